@@ -1,0 +1,50 @@
+"""Say whether the wheel and the source distribution in a folder are whole, and the installed one works.
+
+``tox -e wheel`` runs it with nothing installed but the package and what it depends on.
+"""
+
+import importlib.metadata
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+WANTED_IN_WHEEL = {"airflow_resilient/__init__.py", "airflow_resilient/py.typed"}
+WANTED_IN_SOURCE = {"README.md", "LICENSE", "setup.cfg", "pyproject.toml", "airflow_resilient/__init__.py"}
+
+
+def look_into_wheel(path: Path) -> None:
+    names = set(zipfile.ZipFile(path).namelist())
+    assert names >= WANTED_IN_WHEEL, WANTED_IN_WHEEL - names
+    strangers = {name for name in names if not name.startswith(("airflow_resilient/", "airflow_resilient-"))}
+    assert not strangers, f"the wheel would install {sorted(strangers)} beside the package"
+
+
+def look_into_source(path: Path) -> None:
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert names >= WANTED_IN_SOURCE, WANTED_IN_SOURCE - names
+
+
+def use_installed() -> int:
+    import airflow_resilient
+
+    location = Path(airflow_resilient.__file__)
+    assert location.is_relative_to(sys.prefix), f"{location} is not the installed package"
+    assert importlib.metadata.version("airflow-resilient") == airflow_resilient.__version__
+    for name in airflow_resilient.__all__:
+        getattr(airflow_resilient, name)
+    return len(airflow_resilient.__all__)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    (wheel,) = folder.glob("*.whl")
+    (source,) = folder.glob("*.tar.gz")
+    look_into_wheel(wheel)
+    look_into_source(source)
+    print(f"{wheel.name}, {source.name}: whole; {use_installed()} public names load from the installed wheel")
+
+
+if __name__ == "__main__":
+    main()
