@@ -1,0 +1,977 @@
+"""A real Airflow for tests and demonstrations: processes on loopback with a home of their own.
+
+``dag.test()`` runs a DAG in one process and bypasses scheduler, executor and triggerer, so it proves nothing
+about what happens when one of them dies.  :class:`LocalAirflow` starts them all, each in its own session, and
+can kill them one by one::
+
+    with LocalAirflow(dags=Path("dags"), pools={"two": 2}, progress=print) as airflow:
+        run_id = airflow.trigger("orders")
+        airflow.wait_until(lambda: airflow.task_instance("orders", run_id, "load").state == "deferred", 60)
+        airflow.restart("triggerer", signal.SIGKILL)
+        airflow.wait_for("orders", run_id, until=["success"], timeout=120)
+
+Several can run side by side: ports, homes and secrets are not shared.  Everything listens on 127.0.0.1 only.
+Nothing sleeps for a fixed time: each step waits for a fact (a health endpoint, a job's row, a state) with a
+bound, and what is missing at the bound is told together with the last lines of the components' logs.
+
+It needs Linux or macOS; :meth:`LocalAirflow.task_processes` needs Linux, where Airflow names its processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import signal as signals
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import weakref
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+__all__ = ["LocalAirflow", "LocalAirflowError", "PoolSlots", "TaskInstance", "TaskProcess"]
+
+T = TypeVar("T")
+
+FINISHED = ("success", "failed")
+"""States in which a DAG run has ended."""
+
+_POLL = 0.2  # seconds between two looks at a fact
+_PORT_TAKEN = re.compile(r"address already in use|Errno (98|48)", re.IGNORECASE)
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+# The task runner calls itself "airflow worker -- ID" (task_runner.startup), the process above it "airflow
+# worker -- LocalExecutor: ID" or "airflow supervisor: ID" (BaseExecutor.run_workload).
+_TASK_TITLE = re.compile(rf"^airflow worker -- ({_UUID})$")
+_WORKER_TITLE = re.compile(rf"^airflow (?:worker -- .+|supervisor): ({_UUID})$")
+
+
+class LocalAirflowError(RuntimeError):
+    """Something did not happen in time, or a component died; the message shows the last log lines."""
+
+
+@dataclass(frozen=True)
+class TaskInstance:
+    """One look at a task instance.
+
+    :param id: Airflow's id of this *try*; a retry and a clear give a new one.
+    :param state: ``None`` before it is scheduled, then as in Airflow's UI.
+    :param try_number: 0 before the first try.
+    :param pool_slots: slots of ``pool`` that it holds while it is queued or running.
+    :param start: when it started to run or, after a deferral, to run again.
+    :param end: when it ended; ``None`` while it is unfinished.
+    :param raw: everything that the REST API said.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    id: str
+    state: str | None
+    try_number: int
+    max_tries: int
+    pool: str
+    pool_slots: int
+    start: datetime | None
+    end: datetime | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What stays the same over all tries: DAG, run, task, map index."""
+        return (self.dag_id, self.run_id, self.task_id, self.map_index)
+
+
+@dataclass(frozen=True)
+class PoolSlots:
+    """One look at a pool: how many slots there are and what the task instances in it do."""
+
+    total: int
+    running: int
+    queued: int
+    scheduled: int
+    deferred: int
+    open: int
+
+
+@dataclass(frozen=True)
+class TaskProcess:
+    """A process that works on a task instance.
+
+    :param task_instance_id: :attr:`TaskInstance.id` of the try it works on.
+    :param role: ``"task"`` executes the operator, ``"worker"`` is the executor's process above it, which
+        watches the task and reports its end to Airflow.  Without its worker, the death of a task is noticed
+        by its missing heartbeat only.
+    """
+
+    pid: int
+    task_instance_id: str
+    role: str
+
+
+@dataclass(frozen=True)
+class _Component:
+    """A process of Airflow.
+
+    :param arguments: command line after ``airflow``.
+    :param job_type: the row it writes into the job table when it works, the fact that start waits for.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    job_type: str | None = None
+
+
+@dataclass(frozen=True)
+class _Release:
+    """What differs between Airflow's major versions.
+
+    The seam for 2.x, where the UI is ``webserver`` and the REST API is v1.
+    """
+
+    components: tuple[_Component, ...]
+    migrate: tuple[str, ...]
+    api: str
+    health: str
+    token: str
+    settings: Callable[[int], dict[tuple[str, str], object]]
+
+
+def _settings_of_airflow_3(port: int) -> dict[tuple[str, str], object]:
+    address = f"http://127.0.0.1:{port}"
+    return {
+        ("api", "base_url"): address,
+        ("api", "host"): "127.0.0.1",
+        ("api", "port"): port,
+        ("api", "workers"): 1,
+        ("api_auth", "jwt_secret"): secrets.token_urlsafe(48),
+        ("core", "execution_api_server_url"): f"{address}/execution/",
+        ("core", "simple_auth_manager_all_admins"): True,
+        ("dag_processor", "bundle_refresh_check_interval"): 1,
+        ("dag_processor", "min_file_process_interval"): 60,  # a changed file is parsed at once all the same
+        ("dag_processor", "refresh_interval"): 3,
+        ("scheduler", "task_instance_heartbeat_timeout"): 20,
+        ("scheduler", "task_instance_heartbeat_timeout_detection_interval"): 3,
+        ("scheduler", "trigger_timeout_check_interval"): 3,
+        ("triggerer", "job_heartbeat_sec"): 2,
+        ("triggerer", "triggerer_health_check_threshold"): 10,  # afterwards another triggerer takes over
+        ("workers", "execution_api_timeout"): 30,  # a busy machine is no reason to fail
+    }
+
+
+_AIRFLOW_3 = _Release(
+    components=(
+        _Component("api-server", ("api-server",)),
+        # --skip-serve-logs: they would listen on all interfaces otherwise
+        _Component("scheduler", ("scheduler", "--skip-serve-logs"), "SchedulerJob"),
+        _Component("dag-processor", ("dag-processor",), "DagProcessorJob"),
+        _Component("triggerer", ("triggerer", "--skip-serve-logs"), "TriggererJob"),
+    ),
+    migrate=("db", "migrate"),
+    api="/api/v2",
+    health="/api/v2/monitor/health",
+    token="/auth/token",  # noqa: S106 - a path
+    settings=_settings_of_airflow_3,
+)
+
+
+def _release(version: str) -> _Release:
+    """Choose how to start the Airflow of that version."""
+    if int(version.split(".", maxsplit=1)[0]) >= 3:  # noqa: PLR2004
+        return _AIRFLOW_3
+    raise LocalAirflowError(f"LocalAirflow starts Airflow 3; {version} is not supported yet")
+
+
+class _Process:
+    """A running component, in a session of its own: what it starts can be found and stopped with it."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.popen = subprocess.Popen(  # noqa: S603
+                command,
+                env=dict(environment),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.popen.poll()
+
+    def members(self) -> list[int]:
+        """Pids of the session: the component and what it started, also after the component itself died.
+
+        Task runners move to a process group of their own, but nobody leaves the session.  Its id cannot be
+        given to another process as long as it has members.
+        """
+        import psutil  # type: ignore[import-untyped,unused-ignore]  # comes with Airflow
+
+        found = []
+        for pid in psutil.pids():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getsid(pid) == self.pid and pid != os.getpid():
+                    found.append(pid)
+        return found
+
+    def signal(self, number: int, *, whole: bool) -> None:
+        """Send a signal to the component, or with ``whole`` to all its session."""
+        for pid in self.members() if whole else [self.pid]:
+            if pid == self.pid and self.exit_code is not None:
+                continue  # reaped: the pid may belong to somebody else by now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def end(self, timeout: float) -> None:
+        """Wait until it has stopped by itself, kill what is left after ``timeout`` seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(timeout)
+        until = time.monotonic() + 10
+        while True:
+            self.signal(signals.SIGKILL, whole=True)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.popen.wait(1)
+            if not self.members() or time.monotonic() > until:
+                return
+            time.sleep(0.05)
+
+
+class LocalAirflow:
+    """A real Airflow on this machine: API server, scheduler, DAG processor and triggerer as processes.
+
+    :param dags: folder of DAG files; a changed file is read within seconds.
+    :param connections: connection id to a URI, a JSON string or a mapping, as in ``AIRFLOW_CONN_…``.
+    :param variables: Airflow's variables, as in ``AIRFLOW_VAR_…``.
+    :param config: options of ``airflow.cfg`` by section and key; they win over what this class sets (short
+        intervals).
+    :param pools: pool's name to its number of slots; deferred task instances hold none.
+    :param executor: ``LocalExecutor``, or whatever ``more_components`` and ``config`` make work.
+    :param database_url: SQLAlchemy URL of an empty database; ``None`` is SQLite in the home.
+    :param python: interpreter of the environment in which Airflow is installed.
+    :param more_components: further processes: name to command line after ``airflow``, for example
+        ``{"triggerer-2": ["triggerer", "--skip-serve-logs"]}``.
+    :param environment: further variables for all processes, for example ``PYTHONPATH``.
+    :param home: Airflow's home; ``None`` makes a temporary one that :meth:`close` removes, unless the
+        ``with`` block failed.
+    :param start_timeout: seconds until everything must be healthy.
+    :param progress: called with a sentence whenever something is started or stopped, for example ``print``.
+    """
+
+    def __init__(
+        self,
+        dags: Path | str,
+        *,
+        connections: Mapping[str, str | Mapping[str, Any]] | None = None,
+        variables: Mapping[str, str] | None = None,
+        config: Mapping[tuple[str, str], object] | None = None,
+        pools: Mapping[str, int] | None = None,
+        executor: str = "LocalExecutor",
+        database_url: str | None = None,
+        python: str | Path = sys.executable,
+        more_components: Mapping[str, Sequence[str]] | None = None,
+        environment: Mapping[str, str] | None = None,
+        home: Path | str | None = None,
+        start_timeout: float = 150,
+        progress: Callable[[str], object] | None = None,
+    ) -> None:
+        self.dags = Path(dags).resolve()
+        self.python = str(python)
+        self.home = Path(home) if home else Path()
+        self.port = 0
+        self._own_home = home is None
+        self._connections = dict(connections or {})
+        self._variables = dict(variables or {})
+        self._config = dict(config or {})
+        self._pools = dict(pools or {})
+        self._executor = executor
+        self._database_url = database_url
+        self._more_components = {n: _Component(n, tuple(a)) for n, a in (more_components or {}).items()}
+        self._more_environment = dict(environment or {})
+        self._start_timeout = start_timeout
+        self._progress = progress or (lambda _: None)
+        self._processes: dict[
+            str, _Process
+        ] = {}  # by component; one that was stopped on purpose is not in it
+        self._sessions: list[_Process] = []  # all that was ever started
+        self._environment: dict[str, str] = {}
+        self._components: dict[str, _Component] = {}
+        self._release = _AIRFLOW_3
+        self._token: str | None = None
+        # Loopback must never go through somebody's proxy.
+        self._http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    # ----- life cycle
+
+    def __enter__(self) -> Self:
+        try:
+            self.open()
+        except BaseException:
+            self.close(keep_home=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(keep_home=error is not None)
+
+    def open(self) -> None:
+        """Migrate the database, start all components and wait until they are healthy.
+
+        :raises LocalAirflowError: when they are not within ``start_timeout``, with their last log lines.
+        """
+        began = time.monotonic()
+        until = began + self._start_timeout
+        version = self._installed_version()
+        self._release = _release(version)
+        if self._own_home:
+            self.home = Path(tempfile.mkdtemp(prefix="local-airflow-"))
+        for folder in (
+            "config",
+            "log-of",
+            "plugins",
+        ):  # the triggerer looks for plugins when it starts, never again
+            (self.home / folder).mkdir(parents=True, exist_ok=True)
+        # Whoever forgets close() does not leave processes behind.
+        self._finalizer = weakref.finalize(self, _end_all, self._sessions)
+        self._components = {c.name: c for c in self._release.components} | self._more_components
+        self._choose_port()
+        self._migrate(until)
+        for attempt in range(5):
+            self._progress(f"starting Airflow {version} ({', '.join(self._components)}) on {self.url}")
+            for name in self._components:
+                self._spawn(name)
+            try:
+                self.wait_until(self._healthy, until - time.monotonic(), what="all components are healthy")
+                break
+            except LocalAirflowError:
+                if attempt == 4 or not self._port_was_taken():  # noqa: PLR2004
+                    raise
+                self._progress(f"port {self.port} was taken, trying another one")
+                for name in list(self._processes):
+                    self._end(name, timeout=0)
+                self._choose_port()
+        for name, slots in self._pools.items():
+            body = {"name": name, "slots": slots, "include_deferred": False}
+            self.request("POST", "/pools", body, accept=(409,))
+        self._progress(f"Airflow is healthy after {time.monotonic() - began:.0f} s")
+
+    def close(self, *, keep_home: bool = False) -> None:
+        """Stop everything that was started, and remove the temporary home.
+
+        :param keep_home: leave it, with all logs; a home that the caller named is never removed.
+        """
+        if self._processes:
+            self._progress("stopping Airflow")
+        for process in self._processes.values():
+            process.signal(signals.SIGTERM, whole=False)
+        _end_all(self._sessions, timeout=8)
+        self._processes.clear()
+        if self._own_home and self.home != Path():
+            if keep_home:
+                self._progress(f"logs are kept in {self.home}")
+            else:
+                shutil.rmtree(self.home, ignore_errors=True)
+
+    @property
+    def url(self) -> str:
+        """Address of the UI and the API."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which the components run, for command lines of one's own."""
+        return dict(self._environment)
+
+    # ----- components
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names to be used with :meth:`start`, :meth:`stop`, :meth:`kill` and :meth:`restart`."""
+        return tuple(self._components)
+
+    def pid(self, component: str) -> int | None:
+        """Give the pid of a component, or ``None`` when it does not run."""
+        process = self._processes.get(self._known(component))
+        return process.pid if process and process.exit_code is None else None
+
+    def start(self, component: str, timeout: float = 60) -> None:
+        """Start a component that was stopped or killed, and wait until it works.
+
+        :raises LocalAirflowError: when it runs already, dies, or does not work within ``timeout`` seconds.
+        """
+        job_type = self._components[self._known(component)].job_type
+        if self.pid(component):
+            raise LocalAirflowError(f"{component} is running already, as process {self.pid(component)}")
+        with_api = component == "api-server" or self.pid("api-server") is not None
+        before = self._jobs(job_type) if job_type and with_api else set()
+        self._progress(f"starting {component}")
+        self._spawn(component)
+        if not with_api:
+            return
+        if component == "api-server":
+            self.wait_until(self._answers, timeout, what="the API server answers")
+        elif job_type:
+            self.wait_until(lambda: self._jobs(job_type) - before, timeout, what=f"{component} works")
+
+    def stop(self, component: str, timeout: float = 30) -> None:
+        """Ask a component to stop (SIGTERM), as a deploy does.
+
+        :param timeout: seconds after which what is left of it is killed.
+        """
+        self._progress(f"stopping {component}")
+        process = self._processes[self._known(component)]
+        process.signal(signals.SIGTERM, whole=False)
+        self._end(component, timeout)
+
+    def kill(self, component: str, signal: int = signals.SIGKILL, *, whole: bool = True) -> None:
+        """Send a signal to a component, by default as if its machine lost power.
+
+        :param signal: after SIGKILL the component counts as stopped; :meth:`start` brings it back.
+        :param whole: everything it started too (for the scheduler with LocalExecutor: workers and tasks), not
+            only its first process.
+        """
+        process = self._processes.get(self._known(component))
+        if process is None:
+            raise LocalAirflowError(f"{component} does not run")
+        self._progress(f"sending {signals.Signals(signal).name} to {component}")
+        process.signal(signal, whole=whole)
+        if signal == signals.SIGKILL:
+            del self._processes[component]
+            process.popen.wait(10)
+
+    def restart(self, component: str, signal: int = signals.SIGTERM, timeout: float = 60) -> None:
+        """Stop a component, by SIGTERM or SIGKILL, and start it again."""
+        if signal == signals.SIGKILL:
+            self.kill(component)
+        else:
+            self.stop(component, timeout)
+        self.start(component, timeout)
+
+    def log(self, component: str, lines: int = 40) -> str:
+        """Give the last lines of what a component printed."""
+        path = self._log_path(self._known(component))
+        return "\n".join(_tail(path, lines))
+
+    # ----- runs and tasks
+
+    def trigger(
+        self,
+        dag_id: str,
+        run_id: str | None = None,
+        conf: Mapping[str, Any] | None = None,
+        timeout: float = 60,
+    ) -> str:
+        """Trigger a DAG run, after waiting until the DAG has been parsed.
+
+        :return: the run's id.
+        :raises LocalAirflowError: when there is no such DAG within ``timeout`` seconds, at once when its file
+            cannot be imported.
+        """
+        chosen = run_id or f"manual__{datetime.now(timezone.utc).isoformat()}"
+        body = {"dag_run_id": chosen, "logical_date": None, "conf": dict(conf or {})}
+        path = f"/dags/{_quoted(dag_id)}/dagRuns"
+        self.wait_for_dag(dag_id, timeout)
+
+        def created() -> bool:
+            answer = self.request("POST", path, body, accept=(404, 409))
+            if answer.get("dag_run_id") == chosen:
+                return True
+            # 409 when an earlier attempt has been carried out although its answer was an error
+            return bool(self.request("GET", f"{path}/{_quoted(chosen)}", accept=(404,)).get("dag_run_id"))
+
+        self.wait_until(created, timeout, what=f"DAG {dag_id!r} has run {chosen!r}")
+        return chosen
+
+    def wait_for_dag(
+        self,
+        dag_id: str,
+        timeout: float = 60,
+        *,
+        holds: Callable[[str], bool] = bool,
+    ) -> None:
+        """Wait until a DAG is known to Airflow.
+
+        :param holds: asked with the source of the DAG's file as Airflow knows it; waits until it agrees, for
+            example until a changed file has been read.
+        :raises LocalAirflowError: at once when a DAG file cannot be imported, with its traceback.
+        """
+
+        def known() -> bool:
+            errors = self.request("GET", "/importErrors").get("import_errors", [])
+            if errors:
+                told = "\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in errors)
+                raise LocalAirflowError(f"DAG files cannot be imported:\n{told}")
+            if "dag_id" not in self.request("GET", f"/dags/{_quoted(dag_id)}", accept=(404,)):
+                return False
+            return holds(
+                self.request("GET", f"/dagSources/{_quoted(dag_id)}", accept=(404,)).get("content") or ""
+            )
+
+        self.wait_until(known, timeout, what=f"DAG {dag_id!r} is known to Airflow")
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        """Give the state of a DAG run."""
+        return str(self.request("GET", _run_path(dag_id, run_id))["state"])
+
+    def wait_for(
+        self, dag_id: str, run_id: str, until: Iterable[str] = FINISHED, timeout: float = 180
+    ) -> str:
+        """Wait until a DAG run is in one of the states ``until``.
+
+        :return: its state.
+        :raises LocalAirflowError: after ``timeout`` seconds, or at once when the run ends otherwise; tells
+            the task instances.
+        """
+        wanted = frozenset(until)
+
+        def there() -> str | None:
+            state = self.run_state(dag_id, run_id)
+            if state in wanted:
+                return state
+            if state in FINISHED:
+                raise LocalAirflowError(
+                    f"run {run_id!r} of DAG {dag_id!r} is {state}, wanted {' or '.join(sorted(wanted))}\n"
+                    + self._described(dag_id, run_id)
+                )
+            return None
+
+        what = f"run {run_id!r} of DAG {dag_id!r} is {' or '.join(sorted(wanted))}"
+        return self.wait_until(there, timeout, what=what, tell=lambda: self._described(dag_id, run_id))
+
+    def task_instances(
+        self,
+        dag_id: str | None = None,
+        run_id: str | None = None,
+        *,
+        states: Iterable[str] = (),
+        pool: str | None = None,
+    ) -> list[TaskInstance]:
+        """Give the latest try of the task instances of a run, of a DAG, or of everything, sorted by key.
+
+        :param states: only those in one of these states.
+        :param pool: only those in this pool.
+        """
+        query = [("limit", "100"), *(("state", s) for s in states), *([("pool", pool)] if pool else [])]
+        found: list[TaskInstance] = []
+        path = f"{_run_path(dag_id or '~', run_id or '~')}/taskInstances"
+        while True:
+            page = self.request(
+                "GET", f"{path}?{urllib.parse.urlencode([*query, ('offset', str(len(found)))])}"
+            )
+            found += map(_task_instance, page["task_instances"])
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return sorted(found, key=lambda instance: instance.key)
+
+    def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> TaskInstance:
+        """Give the latest try of one task instance."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances/{_quoted(task_id)}"
+        return _task_instance(self.request("GET", path if map_index < 0 else f"{path}/{map_index}"))
+
+    def tries(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> list[TaskInstance]:
+        """Give all tries of one task instance, oldest first."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances/{_quoted(task_id)}"
+        path += "/tries" if map_index < 0 else f"/{map_index}/tries"
+        found = [_task_instance(raw) for raw in self.request("GET", path)["task_instances"]]
+        return sorted(found, key=lambda instance: instance.try_number)
+
+    def clear(self, dag_id: str, run_id: str, task_ids: Iterable[str] | None = None, **more: Any) -> None:
+        """Clear task instances of a run, as the UI's button does.
+
+        :param task_ids: all of them when ``None``.
+        :param more: further fields of the API's request, for example ``include_downstream=True``.
+        """
+        body: dict[str, Any] = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, **more}
+        if task_ids is not None:
+            body["task_ids"] = list(task_ids)
+        self.request("POST", f"/dags/{_quoted(dag_id)}/clearTaskInstances", body)
+
+    def mark(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
+        """Mark a task instance as ``success``, ``failed`` or ``skipped``, as the UI's buttons do."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances/{_quoted(task_id)}"
+        self.request("PATCH", path if map_index < 0 else f"{path}/{map_index}", {"new_state": state})
+
+    def mark_run(self, dag_id: str, run_id: str, state: str) -> None:
+        """Mark a DAG run as ``success`` or ``failed``; what it still executes is stopped."""
+        self.request("PATCH", _run_path(dag_id, run_id), {"state": state})
+
+    def task_log(
+        self, dag_id: str, run_id: str, task_id: str, try_number: int | None = None, map_index: int = -1
+    ) -> str:
+        """Give the log of a try (by default of the latest), one line per message."""
+        number = try_number or self.task_instance(dag_id, run_id, task_id, map_index).try_number
+        path = f"{_run_path(dag_id, run_id)}/taskInstances/{_quoted(task_id)}/logs/{number}"
+        answer = self.request("GET", f"{path}?full_content=true&map_index={map_index}", accept=(404,))
+        lines = []
+        for message in answer.get("content", []):
+            if isinstance(message, str):
+                lines.append(message)
+            else:
+                at, level = message.get("timestamp") or "", message.get("level") or ""
+                lines.append(f"{at} {level} {message.get('event', '')}".strip())
+                lines += [f"    {json.dumps(message['error_detail'])}"] if message.get("error_detail") else []
+        return "\n".join(lines)
+
+    def pool_slots(self, pool: str) -> PoolSlots:
+        """Say how many slots of a pool are in use."""
+        raw = self.request("GET", f"/pools/{_quoted(pool)}")
+        return PoolSlots(
+            total=raw["slots"],
+            running=raw["running_slots"],
+            queued=raw["queued_slots"],
+            scheduled=raw["scheduled_slots"],
+            deferred=raw["deferred_slots"],
+            open=raw["open_slots"],
+        )
+
+    # ----- task processes
+
+    def task_processes(self, task_instance: TaskInstance | None = None) -> list[TaskProcess]:
+        """List the processes that work on task instances right now, workers before tasks.
+
+        :param task_instance: only those that work on this try.
+
+        Verified: ``test_task_process_is_found_and_killed``.
+        """
+        import psutil
+
+        sessions = {process.pid for process in self._sessions}
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
+                if os.getsid(process.pid) not in sessions:
+                    continue
+                title = " ".join(process.cmdline()).strip("\0 ")
+                task, worker = _TASK_TITLE.match(title), _WORKER_TITLE.match(title)
+                if task:
+                    found.append(TaskProcess(process.pid, task[1], "task"))
+                elif worker:
+                    # Between its fork and its start a task still bears the title of the worker above it.
+                    above = " ".join(psutil.Process(process.ppid()).cmdline()).strip("\0 ")
+                    found.append(TaskProcess(process.pid, worker[1], "task" if above == title else "worker"))
+        wanted = [p for p in found if task_instance is None or p.task_instance_id == task_instance.id]
+        return sorted(wanted, key=lambda p: p.role != "worker")
+
+    def kill_task(
+        self, task_instance: TaskInstance, signal: int = signals.SIGKILL, *, worker: bool = True
+    ) -> list[int]:
+        """Send a signal to the processes that execute a try.
+
+        :param worker: to the worker's process too, first, so that nobody is left to report what happened:
+            Airflow notices by the missing heartbeat.  Otherwise to the task alone, as the out-of-memory
+            killer does.
+        :return: their pids.
+        :raises LocalAirflowError: when nothing executes it.
+        """
+        doomed = [p.pid for p in self.task_processes(task_instance) if worker or p.role == "task"]
+        for pid in doomed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal)
+        if not doomed:
+            raise LocalAirflowError(f"no process executes {task_instance}")
+        return doomed
+
+    # ----- waiting, asking
+
+    def wait_until(
+        self,
+        predicate: Callable[[], T | None],
+        timeout: float,
+        what: str = "the condition holds",
+        *,
+        tell: Callable[[], str] | None = None,
+        every: float = _POLL,
+    ) -> T:
+        """Ask ``predicate`` until it answers something true.
+
+        :param timeout: seconds.
+        :param what: completes "waited … s until"; stands in the error.
+        :param tell: says more about the situation for the error.
+        :param every: seconds between two questions.
+        :return: the true answer.
+        :raises LocalAirflowError: after ``timeout``, and at once when a component has died that nobody
+            killed.
+        """
+        until = time.monotonic() + timeout
+        while True:
+            self._check_alive()
+            if answer := predicate():
+                return answer
+            if time.monotonic() > until:
+                more = f"\n{tell()}" if tell else ""
+                raise LocalAirflowError(
+                    f"waited {timeout:.0f} s until {what}, in vain{more}\n{self._tails()}"
+                )
+            time.sleep(every)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        accept: Iterable[int] = (),
+        timeout: float = 30,
+    ) -> dict[str, Any]:
+        """Call Airflow's REST API.
+
+        :param path: after ``/api/v2``, quoted, for example ``/pools/two``.
+        :param accept: status codes above 399 that are answers, not errors.
+        :param timeout: seconds; within it, server errors and refused connections are tried again.
+        :return: the decoded answer, an empty dict when there is none.
+        :raises LocalAirflowError: with what the API said.
+        """
+        until = time.monotonic() + timeout
+        while True:
+            trouble = ""
+            try:
+                return self._ask(method, self._release.api + path, body, timeout)
+            except urllib.error.HTTPError as error:
+                text = error.read().decode(errors="replace")
+                if error.code in accept:
+                    return _decoded(text)
+                trouble = f"{error.code}: {text}"
+                if error.code == 401:  # noqa: PLR2004 - the API server has been restarted
+                    self._token = None
+                elif error.code < 500:  # noqa: PLR2004
+                    raise LocalAirflowError(f"{method} {path} answered {trouble}") from None
+            except OSError as error:  # refused, reset, timed out
+                trouble = str(error)
+            self._check_alive()
+            if time.monotonic() > until:
+                raise LocalAirflowError(
+                    f"{method} {path} failed for {timeout:.0f} s: {trouble}\n{self._tails()}"
+                )
+            time.sleep(_POLL)
+
+    # ----- internals
+
+    def _installed_version(self) -> str:
+        code = "import importlib.metadata as m; print(m.version('apache-airflow'))"
+        command = [self.python, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+        if done.returncode:
+            raise LocalAirflowError(f"{self.python} has no Airflow:\n{done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def _choose_port(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._token = None
+        self._environment = self._make_environment()
+
+    def _make_environment(self) -> dict[str, str]:
+        database = self._database_url or f"sqlite:///{self.home}/airflow.db"
+        settings: dict[tuple[str, str], object] = {
+            ("core", "dags_are_paused_at_creation"): False,
+            ("core", "dags_folder"): self.dags,
+            ("core", "executor"): self._executor,
+            ("core", "load_examples"): False,
+            ("core", "parallelism"): 8,
+            ("core", "plugins_folder"): self.home / "plugins",
+            ("database", "sql_alchemy_conn"): database,
+            **self._release.settings(self.port),
+        }
+        if database.startswith("sqlite"):
+            # Writers of all components wait for each other for 60 s instead of 5.
+            (self.home / "config" / "local_airflow_database.py").write_text("patience = {'timeout': 60}\n")
+            settings["database", "sql_alchemy_connect_args"] = "local_airflow_database.patience"
+            settings["database", "sql_alchemy_connect_args_async"] = "local_airflow_database.patience"
+        # What the caller's shell says about another Airflow is none of our business.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW_", "_AIRFLOW_"))}
+        return {
+            **inherited,
+            "AIRFLOW_HOME": str(self.home),
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            "PYTHONUNBUFFERED": "1",
+            **{f"AIRFLOW_VAR_{name.upper()}": value for name, value in self._variables.items()},
+            **{
+                f"AIRFLOW_CONN_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+                for name, value in self._connections.items()
+            },
+            **{
+                f"AIRFLOW__{section.upper()}__{key.upper()}": str(value)
+                for (section, key), value in {**settings, **self._config}.items()
+            },
+            **self._more_environment,
+        }
+
+    def _migrate(self, until: float) -> None:
+        self._progress(f"making Airflow's database in {self.home}")
+        log = self._log_path("migrate")
+        process = _Process(
+            [self.python, "-m", "airflow", *self._release.migrate], self._environment, log, self.home
+        )
+        self._sessions.append(process)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.popen.wait(max(1, until - time.monotonic()))
+        if process.exit_code != 0:
+            told = "\n".join(_tail(log, 30))
+            raise LocalAirflowError(
+                f"making Airflow's database failed (exit code {process.exit_code}):\n{told}"
+            )
+        database = self.home / "airflow.db"
+        if database.exists():
+            # Stays with the file.  Readers no longer block writers: without it, "database is locked" comes
+            # within minutes.
+            with contextlib.closing(sqlite3.connect(database)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+
+    def _spawn(self, component: str) -> None:
+        command = [self.python, "-m", "airflow", *self._components[component].arguments]
+        process = _Process(command, self._environment, self._log_path(component), self.home)
+        self._sessions.append(process)
+        self._processes[component] = process
+
+    def _end(self, component: str, timeout: float) -> None:
+        self._processes.pop(component).end(timeout)
+
+    def _known(self, component: str) -> str:
+        if component not in self._components:
+            raise LocalAirflowError(f"no component {component!r}; there are {', '.join(self._components)}")
+        return component
+
+    def _log_path(self, name: str) -> Path:
+        return self.home / "log-of" / f"{name}.log"
+
+    def _port_was_taken(self) -> bool:
+        process = self._processes["api-server"]
+        return process.exit_code is not None and bool(_PORT_TAKEN.search("\n".join(_tail(process.log, 200))))
+
+    def _check_alive(self) -> None:
+        for name, process in self._processes.items():
+            if process.exit_code is not None:
+                told = "\n".join(_tail(process.log, 40))
+                raise LocalAirflowError(
+                    f"{name} died with exit code {process.exit_code}; its last words:\n{told}"
+                )
+
+    def _healthy(self) -> bool:
+        if not self._answers():
+            return False
+        health = self._ask("GET", self._release.health, None, 10)
+        parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+        return all(health.get(part, {}).get("status") == "healthy" for part in parts)
+
+    def _answers(self) -> bool:
+        try:
+            self._ask("GET", self._release.health, None, 5)
+        except OSError:  # HTTPError and URLError are OSErrors too
+            return False
+        return True
+
+    def _jobs(self, job_type: str) -> set[int]:
+        """Ids of the rows that components of this type have written when they began to work."""
+        found = self.request("GET", f"/jobs?job_type={job_type}&limit=100")["jobs"]
+        return {job["id"] for job in found if job.get("latest_heartbeat")}
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float) -> dict[str, Any]:
+        if self._token is None and path not in (self._release.health, self._release.token):
+            self._token = self._ask("GET", self._release.token, None, timeout)["access_token"]
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        if self._token and path != self._release.token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        encoded = None if body is None else json.dumps(body).encode()
+        question = urllib.request.Request(self.url + path, encoded, headers, method=method)  # noqa: S310
+        with self._http.open(question, timeout=timeout) as answer:
+            return _decoded(answer.read().decode())
+
+    def _described(self, dag_id: str, run_id: str) -> str:
+        """Tell the states of a run's task instances and the end of the logs of those that failed."""
+        lines = []
+        with contextlib.suppress(LocalAirflowError, KeyError):
+            for instance in self.task_instances(dag_id, run_id):
+                lines.append(f"  {instance.task_id}: {instance.state}, try {instance.try_number}")
+                if instance.state in ("failed", "up_for_retry"):
+                    log = self.task_log(dag_id, run_id, instance.task_id, None, instance.map_index)
+                    lines += [f"      {line}" for line in log.splitlines()[-12:]]
+        return "\n".join(lines)
+
+    def _tails(self) -> str:
+        told = []
+        for name in self._components:
+            process = self._processes.get(name)
+            state = "stopped" if process is None else "running" if process.exit_code is None else "died"
+            told.append(f"--- {name} ({state}), {self._log_path(name)}")
+            told += _tail(self._log_path(name), 8)
+        return "\n".join(told)
+
+
+def _end_all(processes: Iterable[_Process], timeout: float = 0) -> None:
+    """Wait for what was asked to stop, and kill the rest; ``timeout`` seconds in all."""
+    until = time.monotonic() + timeout
+    for process in processes:
+        process.end(max(0, until - time.monotonic()))
+
+
+def _tail(path: Path, lines: int) -> list[str]:
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return []
+    return text.splitlines()[-lines:]
+
+
+def _quoted(part: str) -> str:
+    return urllib.parse.quote(part, safe="~")
+
+
+def _run_path(dag_id: str, run_id: str) -> str:
+    return f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}"
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(text) if text else {}
+    except ValueError:
+        answer = text
+    return answer if isinstance(answer, dict) else {"answer": answer}
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+
+
+def _task_instance(raw: Mapping[str, Any]) -> TaskInstance:
+    return TaskInstance(
+        dag_id=raw["dag_id"],
+        run_id=raw["dag_run_id"],
+        task_id=raw["task_id"],
+        map_index=raw["map_index"],
+        id=raw.get("id", ""),
+        state=raw["state"],
+        try_number=raw["try_number"],
+        max_tries=raw["max_tries"],
+        pool=raw["pool"],
+        pool_slots=raw["pool_slots"],
+        start=_moment(raw["start_date"]),
+        end=_moment(raw["end_date"]),
+        raw=raw,
+    )
