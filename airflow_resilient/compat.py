@@ -1,0 +1,167 @@
+"""Every import and behaviour that depends on the version of Airflow. Nothing else may ask for the version.
+
+Light to import: what is heavy (triggers, XCom) is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    BaseOperatorLink,
+    BaseSensorOperator,
+    conf,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+__all__ = [
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowSkipException",
+    "BaseOperator",
+    "BaseOperatorLink",
+    "BaseSensorOperator",
+    "airflow_version",
+    "base_url",
+    "conf",
+    "in_thread",
+    "mask_secret",
+    "recall",
+    "remember",
+    "state_of",
+]
+
+T = TypeVar("T")
+
+
+def airflow_version() -> tuple[int, int]:
+    """Major and minor version of the Airflow that runs, for example ``(3, 3)``."""
+    from airflow import __version__
+
+    major, minor = __version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+def base_url() -> str:
+    """What users type to see this Airflow: ``[api] base_url``, on 2.11 ``[webserver] base_url``; may be empty."""
+    section = "api" if airflow_version() >= (3, 0) else "webserver"
+    return str(conf.get(section, "base_url", fallback="") or "")
+
+
+def deferral_failed(next_method: str) -> bool:
+    """Whether a resume only reports that the trigger timed out or crashed.
+
+    Source: ``TRIGGER_FAIL_REPR`` in ``airflow/sdk/bases/operator.py`` (3.x) and ``airflow/models/baseoperator.py`` (2.11).
+    """
+    return next_method == "__fail__"
+
+
+async def in_thread(function: Callable[..., T], *args: Any) -> T:
+    """Run blocking `function` in a thread of its own without holding up the event loop or its shutdown.
+
+    The thread is a daemon: a triggerer that stops does not wait for an HTTP answer. Before Airflow 3.3 a trigger's
+    thread can reach connections only through asgiref's bridge, so that is used there.
+    Source: ``TriggerCommsDecoder.send`` in ``airflow/jobs/triggerer_job_runner.py``.
+    """
+    if (3, 0) <= airflow_version() < (3, 3):
+        from asgiref.sync import sync_to_async
+
+        return await sync_to_async(function, thread_sensitive=False)(*args)
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(setter: Callable[[Any], None], value: Any) -> None:
+        if not result.done():
+            setter(value)
+
+    def work() -> None:
+        try:
+            outcome, setter = function(*args), result.set_result
+        except BaseException as error:  # noqa: BLE001 - handed over, not swallowed
+            outcome, setter = error, result.set_exception  # type: ignore[assignment]
+        try:
+            loop.call_soon_threadsafe(settle, setter, outcome)
+        except RuntimeError:  # the loop has been closed: nobody waits any more
+            return
+
+    threading.Thread(target=work, name=f"airflow-resilient-{getattr(function, '__name__', 'call')}", daemon=True).start()
+    return await result
+
+
+def mask_secret(value: Any) -> None:
+    """Hide `value` in every log line that Airflow writes from now on in this process."""
+    from airflow.providers.common.compat.sdk import mask_secret as mask
+
+    mask(value)
+
+
+def remember(ti: Any, key: str, value: Any) -> None:
+    """Write an XCom of a task instance from its trigger (blocking)."""
+    identity = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id}
+    map_index = -1 if ti.map_index is None else ti.map_index
+    if airflow_version() >= (3, 0):
+        from airflow.sdk.execution_time.xcom import XCom
+
+        XCom.set(key=key, value=value, map_index=map_index, **identity)
+    else:
+        from airflow.models.xcom import XCom as ModelXCom
+
+        ModelXCom.set(key=key, value=value, map_index=map_index, **identity)
+
+
+def recall(ti: Any, key: str) -> Any:
+    """Read an XCom of a task instance from its trigger (blocking); ``None`` when there is none."""
+    identity = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id}
+    map_index = -1 if ti.map_index is None else ti.map_index
+    if airflow_version() >= (3, 0):
+        from airflow.sdk.execution_time.xcom import XCom
+
+        return XCom.get_one(key=key, map_index=map_index, **identity)
+    from airflow.models.xcom import XCom as ModelXCom
+
+    return ModelXCom.get_one(key=key, map_index=map_index, **identity)
+
+
+def state_of(ti: Any) -> str | None:
+    """The state of a task instance by Airflow's record, asked from its trigger (blocking).
+
+    :return: ``"deferred"``, ``"failed"`` ...; ``None`` when it has none (cleared) or does not exist (run deleted).
+    :raises LookupError: this version of Airflow does not tell.
+    """
+    if airflow_version() < (3, 0):
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            found = (
+                session.query(TaskInstance.state)
+                .filter_by(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
+                .one_or_none()
+            )
+        return str(found[0]) if found and found[0] else None
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    map_index = -1 if ti.map_index is None else ti.map_index
+    states: Mapping[str, Mapping[str, Any]] = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=map_index
+    )
+    found = states.get(ti.run_id, {})
+    name = ti.task_id if map_index < 0 else f"{ti.task_id}_{map_index}"
+    state = found.get(name, found.get(ti.task_id))
+    return None if state is None else str(getattr(state, "value", state))
+
+
+def run_start(context: Context) -> float:
+    """Start of the DAG run in seconds since 1970; 0 when it is not known (``dag.test``)."""
+    run: Any = context["dag_run"]
+    started = getattr(run, "start_date", None)
+    return started.timestamp() if started else 0.0
