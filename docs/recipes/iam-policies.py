@@ -1,0 +1,43 @@
+"""One task for each policy of the page."""
+
+from datetime import datetime, timezone
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_resilient import EcsRunTaskOperator, EcsTaskStateSensor, EmrAddStepsOperator, EmrStepSensor
+
+with DAG(
+    dag_id="iam_policies",
+    schedule=None,
+    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+):
+    # START ecs
+    EcsRunTaskOperator(
+        task_id="ecs",
+        aws_conn_id="aws_ecs",
+        cluster="etl",
+        task_definition="nightly",
+        overrides={},
+        awslogs_group="/ecs/nightly",
+        awslogs_stream_prefix="ecs",
+    )
+    # END ecs
+
+    # START ecs-sensor
+    EcsTaskStateSensor(task_id="ecs_state", aws_conn_id="aws_watch", cluster="etl", task="0123456789abcdef")
+    # END ecs-sensor
+
+    # START emr
+    EmrAddStepsOperator(
+        task_id="emr",
+        aws_conn_id="aws_emr",
+        job_flow_name="etl",
+        cluster_states=["WAITING", "RUNNING"],
+        steps=[{"Name": "sort", "HadoopJarStep": {"Jar": "command-runner.jar"}}],
+        wait_for_completion=True,
+    )
+    # END emr
+
+    # START emr-sensor
+    EmrStepSensor(task_id="emr_state", aws_conn_id="aws_watch", job_flow_id="j-1", step_id="s-1")
+    # END emr-sensor
