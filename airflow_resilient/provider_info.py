@@ -23,7 +23,7 @@ CONFIG = {
                 "description": (
                     "What tells this deployment's remote jobs from those of other deployments in the same\n"
                     "AWS account. Empty: the base URL, which is right where every deployment has its own.\n"
-                    "Two deployments with the same value regard the jobs of equal DAG runs as the same jobs;\n"
+                    "Two deployments with the same value regard jobs of equal DAG runs as the same jobs;\n"
                     "that is how a DAG moves from one to the other while its job runs.\n"
                     "A change while jobs are in flight makes their task instances start new ones.\n"
                 ),

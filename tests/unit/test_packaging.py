@@ -28,10 +28,8 @@ def mentions(text: str, name: str) -> bool:
 
 
 def test_the_version_is_the_same_everywhere():
-    declared = re.search(r"^version = (.+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE).group(1)
-    assert metadata.version(DISTRIBUTION) == declared
-    assert airflow_resilient.__version__ == declared
-    assert get_provider_info()["versions"] == [declared]
+    assert metadata.version(DISTRIBUTION) == airflow_resilient.__version__
+    assert get_provider_info()["versions"] == [airflow_resilient.__version__]
 
 
 def test_tox_tests_the_wheel_and_not_the_checkout():
