@@ -28,8 +28,10 @@ def mentions(text: str, name: str) -> bool:
 
 
 def test_the_version_is_the_same_everywhere():
-    assert metadata.version(DISTRIBUTION) == airflow_resilient.__version__
-    assert get_provider_info()["versions"] == [airflow_resilient.__version__]
+    declared = re.search(r"^version = (.+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE).group(1)
+    assert metadata.version(DISTRIBUTION) == declared
+    assert airflow_resilient.__version__ == declared
+    assert get_provider_info()["versions"] == [declared]
 
 
 def test_tox_tests_the_wheel_and_not_the_checkout():
