@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Source: botocore's retry handler (``botocore/data/_retry.json``) and the common errors in each API reference.
+# Source: botocore's retry handler (``botocore/data/_retry.json``) and the common errors in each API
+# reference.
 _TRANSIENT = frozenset(
     {
         "BandwidthLimitExceeded",
@@ -40,7 +41,13 @@ _TRANSIENT = frozenset(
     }
 )
 _EXPIRED = frozenset(
-    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "UnrecognizedClientException", "InvalidClientTokenId"}
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "RequestExpired",
+        "UnrecognizedClientException",
+        "InvalidClientTokenId",
+    }
 )
 _VALUE = re.compile(r"value: .*?, type: ", re.DOTALL)
 
@@ -54,7 +61,8 @@ def error_code(error: BaseException) -> str:
 def is_transient(error: BaseException) -> bool:
     """Whether the same call may well succeed later. Such an error is no news about a job.
 
-    :return: ``True`` for throttling, lost connections, time-outs, 5xx answers and expired credentials (the next call
+    :return: ``True`` for throttling, lost connections, time-outs, 5xx answers and expired credentials (the
+        next call
         is made with a new client).
     """
     from botocore import exceptions
@@ -66,7 +74,12 @@ def is_transient(error: BaseException) -> bool:
         return code in _TRANSIENT or code in _EXPIRED or status >= 500 or "Throttling" in str(error)
     return isinstance(
         error,
-        (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.CredentialRetrievalError, ConnectionError),
+        (
+            exceptions.ConnectionError,
+            exceptions.HTTPClientError,
+            exceptions.CredentialRetrievalError,
+            ConnectionError,
+        ),
     )
 
 
@@ -109,7 +122,8 @@ class AwsAccess:
 
         :param region_name: another region than the connection's (CloudWatch logs may live elsewhere).
         :param retries: ``False`` for calls without an idempotency token: botocore must not send them twice.
-            Verified: one ``AddJobFlowSteps`` whose answer was a 500 made two steps with botocore's retries on.
+            Verified: one ``AddJobFlowSteps`` whose answer was a 500 made two steps with botocore's retries
+            on.
         """
         key = (service, region_name, retries)
         with self._lock:

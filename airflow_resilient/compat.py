@@ -52,7 +52,7 @@ def airflow_version() -> tuple[int, int]:
 
 
 def base_url() -> str:
-    """What users type to see this Airflow: ``[api] base_url``, on 2.11 ``[webserver] base_url``; may be empty."""
+    """What users type to see this Airflow: ``[api] base_url``, on 2.11 the webserver's; may be empty."""
     section = "api" if airflow_version() >= (3, 0) else "webserver"
     return str(conf.get(section, "base_url", fallback="") or "")
 
@@ -60,7 +60,8 @@ def base_url() -> str:
 def deferral_failed(next_method: str) -> bool:
     """Whether a resume only reports that the trigger timed out or crashed.
 
-    Source: ``TRIGGER_FAIL_REPR`` in ``airflow/sdk/bases/operator.py`` (3.x) and ``airflow/models/baseoperator.py`` (2.11).
+    Source: ``TRIGGER_FAIL_REPR`` in ``airflow/sdk/bases/operator.py`` (3.x) and
+    ``airflow/models/baseoperator.py`` (2.11).
     """
     return next_method == "__fail__"
 
@@ -68,7 +69,8 @@ def deferral_failed(next_method: str) -> bool:
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """Run blocking `function` in a thread of its own without holding up the event loop or its shutdown.
 
-    The thread is a daemon: a triggerer that stops does not wait for an HTTP answer. Before Airflow 3.3 a trigger's
+    The thread is a daemon: a triggerer that stops does not wait for an HTTP answer. Before Airflow 3.3 a
+    trigger's
     thread can reach connections only through asgiref's bridge, so that is used there.
     Source: ``TriggerCommsDecoder.send`` in ``airflow/jobs/triggerer_job_runner.py``.
     """
@@ -93,7 +95,9 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
         except RuntimeError:  # the loop has been closed: nobody waits any more
             return
 
-    threading.Thread(target=work, name=f"airflow-resilient-{getattr(function, '__name__', 'call')}", daemon=True).start()
+    threading.Thread(
+        target=work, name=f"airflow-resilient-{getattr(function, '__name__', 'call')}", daemon=True
+    ).start()
     return await result
 
 
@@ -134,7 +138,8 @@ def recall(ti: Any, key: str) -> Any:
 def state_of(ti: Any) -> str | None:
     """The state of a task instance by Airflow's record, asked from its trigger (blocking).
 
-    :return: ``"deferred"``, ``"failed"`` ...; ``None`` when it has none (cleared) or does not exist (run deleted).
+    :return: ``"deferred"``, ``"failed"`` ...; ``None`` when it has none (cleared) or does not exist (run
+        deleted).
     :raises LookupError: this version of Airflow does not tell.
     """
     if airflow_version() < (3, 0):
@@ -154,9 +159,9 @@ def state_of(ti: Any) -> str | None:
     states: Mapping[str, Mapping[str, Any]] = RuntimeTaskInstance.get_task_states(
         dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=map_index
     )
-    found = states.get(ti.run_id, {})
+    of_run = states.get(ti.run_id, {})
     name = ti.task_id if map_index < 0 else f"{ti.task_id}_{map_index}"
-    state = found.get(name, found.get(ti.task_id))
+    state = of_run.get(name, of_run.get(ti.task_id))
     return None if state is None else str(getattr(state, "value", state))
 
 

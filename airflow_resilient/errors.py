@@ -3,7 +3,8 @@
 ::
 
     ResilientError                    everything that this library raises by itself
-    +-- InvalidParameter              a parameter is wrong; raised when the DAG is parsed where it can be seen there
+    +-- InvalidParameter              a parameter is wrong; raised when the DAG is parsed where it can be seen
+    there
     +-- NotSubmitted                  the service took no job; carries .response
     |   +-- NoCapacity                it has no room now; a retry may help
     |   +-- SubmitRefused             it will never take this request: no retry
@@ -34,13 +35,14 @@ class ResilientError(AirflowException):
 
 
 class InvalidParameter(ResilientError, ValueError):
-    """A parameter of an operator or sensor is wrong. The message names the task, the parameter and what to write."""
+    """A parameter is wrong. The message names the task, the parameter and what to write instead."""
 
 
 class NotSubmitted(ResilientError):
     """The service took no job.
 
-    :param response: what the service answered, ``{"Error": {"Code": str, "Message": str}}`` or ``{"failures": [...]}``.
+    :param response: what the service answered, ``{"Error": {"Code": str, "Message": str}}`` or ``{"failures":
+        [...]}``.
     """
 
     def __init__(self, message: str, response: Mapping[str, Any] | None = None) -> None:
@@ -49,11 +51,11 @@ class NotSubmitted(ResilientError):
 
 
 class NoCapacity(NotSubmitted, NoRoom):
-    """The service has no room for the job now. It is tried again ``infrastructure_retries`` times, with back-off."""
+    """The service has no room now. It is asked again ``infrastructure_retries`` times, with back-off."""
 
 
 class SubmitRefused(NotSubmitted, AirflowFailException):
-    """The service will never take this request (denied, unknown cluster, bad definition). Airflow does not retry."""
+    """The service will never take this request (denied, unknown cluster): Airflow does not retry."""
 
 
 class Unobservable(ResilientError):

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 CLOCK_SKEW = 60.0
 """Seconds by which Airflow's clock and the service's clock may differ."""
+MOST_SUBMISSIONS = 10
+"""In one visit to a worker; more can only come from clocks that differ by more than `CLOCK_SKEW`."""
 
 
 class Phase(str, Enum):
@@ -108,7 +110,8 @@ class Claim:
 def family(namespace: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     """The part of a claim that names the task instance: 16 characters of ``a-z2-7``, a hash.
 
-    :param namespace: what tells this Airflow deployment from others that run the same DAGs in the same account.
+    :param namespace: what tells this Airflow deployment from others that run the same DAGs in the same
+        account.
 
     >>> len(family("prod", "etl", "manual__1", "sort", -1))
     16
@@ -125,7 +128,8 @@ class Job:
     :param id: what the service calls it (an ECS task's ARN, EMR step ids).
     :param claim: the name that it bears.
     :param created: when it was accepted, in seconds since 1970 by the service's clock.
-    :param scope: where it lives (ECS cluster, EMR cluster id), so that it can be looked at without the request.
+    :param scope: where it lives (ECS cluster, EMR cluster id), so that it can be looked at without the
+        request.
     :param reason: why it ended, for a person; never secrets.
     :param exit_code: of the container or process that decided the outcome; ``None`` when there was none.
     :param ended: when it ended, in seconds since 1970, where the service says so.
@@ -159,7 +163,12 @@ class Job:
     @classmethod
     def unpack(cls, data: Mapping[str, Any]) -> Job:
         """The job that `pack` wrote."""
-        values = {**data, "claim": Claim(**data["claim"]), "phase": Phase(data["phase"]), "cause": Cause(data["cause"])}
+        values = {
+            **data,
+            "claim": Claim(**data["claim"]),
+            "phase": Phase(data["phase"]),
+            "cause": Cause(data["cause"]),
+        }
         return cls(**values)
 
 
@@ -173,7 +182,8 @@ class Owner:
         ``max_tries = try_number + retries`` when a task instance that is not running is cleared, hence
         ``since = max_tries - retries``, and all automatic retries that follow share it.
         Source: ``clear_task_instances`` in Airflow 2.11 and 3.x.
-    :param run_started: start of the DAG run, in seconds since 1970: tells the run from an earlier one that was
+    :param run_started: start of the DAG run, in seconds since 1970: tells the run from an earlier one that
+        was
         deleted and made again under the same id.
     :param reattach: ``on_clear="reattach"``: a job from before the clear that is still alive is taken over.
     """
@@ -226,10 +236,10 @@ class RemoteJobs(Protocol):
         """Ask for its end and return the new look; no error when it has ended already."""
 
     def is_transient(self, error: Exception) -> bool:
-        """Whether the same call may succeed later: throttling, lost answers, 5xx. It is no news about a job."""
+        """Whether the same call may succeed later (throttling, lost answers): it is no news about a job."""
 
     def address(self) -> dict[str, Any]:
-        """Constructor keywords (JSON values, no secrets, not the request) to watch and cancel from elsewhere."""
+        """Constructor keywords to watch and cancel from elsewhere: JSON, no secrets, not the request."""
 
 
 class NoRoom(Exception):
@@ -286,7 +296,8 @@ class Facts:
     """All that is known when a decision is due.
 
     :param jobs: the latest look at every job that was found, submitted or watched.
-    :param news: ids of the jobs that *this try* has submitted or watched. Their end is news; the failure of any
+    :param news: ids of the jobs that *this try* has submitted or watched. Their end is news; the failure of
+        any
         other job is history that an earlier try has reported.
     :param overdue: the deadline of the try has passed.
     :param patience_over: since then the end of the cancelled job has been awaited for long enough.
@@ -371,7 +382,9 @@ def decide(owner: Owner, facts: Facts, policy: Policy) -> Action:
 
     # One at a time: the oldest live job that is ours stays; what else lives was left over or is a duplicate.
     running = [job for job in live if job in mine]
-    stays = next((job for job in running if job.phase is not Phase.STOPPING), None) or next(iter(running), None)
+    stays = next((job for job in running if job.phase is not Phase.STOPPING), None) or next(
+        iter(running), None
+    )
     for job in live:
         if job is not stays and job.phase is not Phase.STOPPING:
             return Cancel(job, DUPLICATE if job in mine else SUPERSEDED)
@@ -381,23 +394,27 @@ def decide(owner: Owner, facts: Facts, policy: Policy) -> Action:
         return Cancel(stays, OVERDUE)
     if live:
         first = stays or live[0]
-        why = f"{_story(owner, first, facts)}: watching it" if stays else f"{first.id} must stop first: waiting for its end"
+        why = (
+            f"{_story(first, facts)}: watching it"
+            if stays
+            else f"{first.id} must stop first: waiting for its end"
+        )
         return Watch((first, *(job for job in live if job is not first)), why)
 
     # Nothing lives.
     for job in mine:
         if job.phase is Phase.SUCCEEDED:
-            return Finish(job, f"{_story(owner, job, facts)}: its result counts")
+            return Finish(job, f"{_story(job, facts)}: its result counts")
     last = next((job for job in reversed(mine) if job.id in facts.news), None)
     if facts.overdue:
         return TimedOut(last, f"{last.id} {last.phase.value}" if last else "no job had been accepted by then")
     if last:
         failed = [job for job in mine if job.id in facts.news and job.cause is Cause.INFRASTRUCTURE]
         if last.cause is not Cause.INFRASTRUCTURE or last.phase is not Phase.FAILED:
-            return Finish(last, _story(owner, last, facts))
+            return Finish(last, _story(last, facts))
         if len(failed) + facts.refusals > policy.infrastructure_retries:
-            why = f"{last.id} failed by infrastructure; all {policy.infrastructure_retries} infrastructure_retries are spent"
-            return Finish(last, why)
+            spent = f"all {policy.infrastructure_retries} infrastructure_retries are spent"
+            return Finish(last, f"{last.id} failed by infrastructure; {spent}")
         again = sum(job.claim.number == last.claim.number for job in jobs)
         attempt = len(failed) + facts.refusals
         why = (
@@ -409,17 +426,17 @@ def decide(owner: Owner, facts: Facts, policy: Policy) -> Action:
         return OutOfRoom(facts.refusals, f"no capacity, {facts.refusals} times in this try")
     number = max([owner.since, *(job.claim.number for job in jobs)]) + 1
     after = policy.backoff(facts.refusals) if facts.refusals else 0.0
-    return Submit(Claim(owner.family, number), _why_submit(owner, jobs, mine, facts), after)
+    return Submit(Claim(owner.family, number), _why_submit(jobs, mine, facts), after)
 
 
-def _story(owner: Owner, job: Job, facts: Facts) -> str:
+def _story(job: Job, facts: Facts) -> str:
     """What is known of `job`, as the beginning of a sentence."""
     found = "" if job.id in facts.news else f"found job of claim {job.claim}, "
     state = {Phase.STOPPING: "being stopped", Phase.QUEUED: "queued", Phase.RUNNING: "still running"}
     return f"{job.id}: {found}{state.get(job.phase, job.phase.value)}"
 
 
-def _why_submit(owner: Owner, jobs: Sequence[Job], mine: Sequence[Job], facts: Facts) -> str:
+def _why_submit(jobs: Sequence[Job], mine: Sequence[Job], facts: Facts) -> str:
     if facts.refusals:
         return f"the service had no capacity ({facts.refusals} times in this try): submitting again"
     if not jobs:
@@ -437,12 +454,14 @@ class Memory:
     """What one try carries from one visit to a worker to the next. JSON values, a few hundred bytes.
 
     :param started: start of the try's first visit, in seconds since 1970.
-    :param seen: latest look at each job that this try has submitted or watched, and at those it waits to stop.
+    :param seen: latest look at each job that this try has submitted or watched, and at those it waits to
+        stop.
     :param news: ids of the jobs this try has submitted or watched as its own.
     :param refusals: see `Facts`.
     :param trouble: transient errors in a row.
     :param waited: the submission whose back-off has been served.
-    :param unsure: the answer to a submission was lost; whether it took effect is to be found out before anything else.
+    :param unsure: the answer to a submission was lost; whether it took effect is to be found out before
+        anything else.
     :param overdue_since: when a visit first found that the deadline had passed.
     """
 
@@ -482,6 +501,16 @@ class Pause:
 Verdict: TypeAlias = Watch | Pause | Finish | TimedOut | OutOfRoom
 
 
+class Log(Protocol):
+    """What is written to: a `logging.Logger`, or Airflow's."""
+
+    def info(self, event: str, *args: object) -> object:
+        """Say what was decided."""
+
+    def warning(self, event: str, *args: object) -> object:
+        """Say what went wrong and is being waited out."""
+
+
 @dataclass(frozen=True)
 class Senses:
     """The outside world, as arguments: time, sleeping, chance and a log."""
@@ -489,7 +518,7 @@ class Senses:
     now: Callable[[], float]
     sleep: Callable[[float], None]
     random: Callable[[], float]
-    log: logging.Logger | logging.LoggerAdapter[Any] = log
+    log: Log = log
 
 
 def jitter(seconds: float, random: Callable[[], float]) -> float:
@@ -513,11 +542,14 @@ def reconcile(
     :param deadline: when the try is overdue, in seconds since 1970.
     :param fresh: this is the first visit of the try: predecessors may have left jobs that are not listed yet.
     :return: what to remember, and what to do.
-    :raises: what the service raises and does not call transient; then the try fails, and nothing that lives is hidden:
+    :raises: what the service raises and does not call transient; then the try fails, and nothing that lives
+        is hidden:
         the next try finds it.
 
-    It asks the service for jobs only before it submits, never at the first visit of a first try, and never on the
-    return from a watch that has seen the end. Every round moves a job on (Cancel), uses up a claim (Submit) or adds
+    It asks the service for jobs only before it submits, never at the first visit of a first try, and never on
+    the
+    return from a watch that has seen the end. Every round moves a job on (Cancel), uses up a claim (Submit)
+    or adds
     trouble, and all three are bounded, so this ends.
     """
     known: dict[str, Job] = {job.id: job for job in memory.seen}
@@ -539,7 +571,9 @@ def reconcile(
         if overdue and memory.overdue_since is None:
             memory = replace(memory, overdue_since=now)
         over = memory.overdue_since is not None and now >= memory.overdue_since + policy.cancel_grace
-        action = decide(owner, Facts(tuple(known.values()), frozenset(news), overdue, over, memory.refusals), policy)
+        action = decide(
+            owner, Facts(tuple(known.values()), frozenset(news), overdue, over, memory.refusals), policy
+        )
         try:
             if not searched and (isinstance(action, Submit) or memory.unsure) and not over:
                 if not settled:  # what a predecessor submitted a moment ago may not be listed yet
@@ -558,15 +592,20 @@ def reconcile(
                 job = service.submit(action.claim)
                 memory = replace(memory, unsure=False)
                 submissions += 1
-                if submissions > 10:
+                if submissions > MOST_SUBMISSIONS:
                     raise RuntimeError(
-                        f"{submissions} submissions in one visit, last {job.id} of {job.created:.0f}, asked for at {asked:.0f} "
-                        "(seconds since 1970): do the clocks of Airflow and of the service differ by more than a minute?"
+                        f"{submissions} submissions in one visit; {job.id} was made at {job.created:.0f} by the "
+                        f"service's clock, asked for at {asked:.0f} by ours: do they differ by a minute?"
                     )
                 old = job.created < asked - CLOCK_SKEW or job.id in known
                 add(job)
                 if not owner.owns(job) or (old and not job.live):
-                    senses.log.info("the token %s had started %s already, which %s", action.claim.token, job.id, job.phase.value)
+                    senses.log.info(
+                        "the token %s had started %s already, which %s",
+                        action.claim.token,
+                        job.id,
+                        job.phase.value,
+                    )
                 else:
                     news.add(job.id)
                     senses.log.info("submitted %s under the claim %s", job.id, action.claim)

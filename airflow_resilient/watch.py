@@ -28,9 +28,11 @@ class Patience:
     :param first: shortest time between two looks; a young job is looked at more often than an old one.
     :param longest: ceiling of the back-off after throttling and other trouble.
     :param missing: looks in a row at which the service does not know the job before it counts as lost ...
-    :param missing_for: ... and the time that they must span: a new ECS task may be unknown for seconds to minutes.
+    :param missing_for: ... and the time that they must span: a new ECS task may be unknown for seconds to
+        minutes.
         Source: "eventual consistency" in the RunTask reference advises back-off of up to five minutes.
-    :param refused: looks in a row that the service refuses for a reason that does not pass (access denied) before
+    :param refused: looks in a row that the service refuses for a reason that does not pass (access denied)
+        before
         the wait is given up.
     """
 
@@ -85,7 +87,8 @@ class Waiting:
 def after_look(waiting: Waiting, look: Look, now: float, batch: int = 1) -> Waiting:
     """Say what `look` means for a wait. The wait is over when its job has ended or `refused` is at its limit.
 
-    :param look: what the service answered: a job, ``None`` when it does not know the job, or a refusal. A transient
+    :param look: what the service answered: a job, ``None`` when it does not know the job, or a refusal. A
+        transient
         error must not be passed in: it is no look at all.
     :param batch: how many jobs the refused call asked about.
     :return: the wait with the look taken in and the next one due.
@@ -96,7 +99,9 @@ def after_look(waiting: Waiting, look: Look, now: float, batch: int = 1) -> Wait
         if batch > 1:  # one bad id or one denied cluster must not harm its neighbours
             return replace(waiting, due=now, alone=True)
         refused = waiting.refused + 1
-        return replace(waiting, due=now + doubling(patience.first, refused, patience.longest), refused=refused)
+        return replace(
+            waiting, due=now + doubling(patience.first, refused, patience.longest), refused=refused
+        )
     if look is None:
         missing, since = waiting.missing + 1, waiting.missing_since if waiting.missing else now
         waiting = replace(waiting, due=due, missing=missing, missing_since=since, refused=0, alone=False)
@@ -110,10 +115,12 @@ def after_look(waiting: Waiting, look: Look, now: float, batch: int = 1) -> Wait
 def plan(now: float, waits: Iterable[Waiting], batch_size: int) -> tuple[list[list[Job]], float]:
     """Say whom to look at now and how long to sleep when there is nobody.
 
-    Waits of one scope (an ECS cluster, an EMR cluster) share a call: when one of them is due, the others come along,
+    Waits of one scope (an ECS cluster, an EMR cluster) share a call: when one of them is due, the others come
+    along,
     as far as they are in the second half of their interval.
 
-    :return: batches of jobs, each of one scope and of at most `batch_size`, and the seconds until the next look.
+    :return: batches of jobs, each of one scope and of at most `batch_size`, and the seconds until the next
+        look.
     """
     scopes: dict[str, list[Waiting]] = defaultdict(list)
     for waiting in waits:
@@ -210,7 +217,9 @@ class SharedWatch:
                 for batch in batches:
                     if not await self._look(batch):
                         sleep = jitter(self._backoff(), self._random)
-                        log.warning("no answer %d times in a row: looking again in %.0f s", self.trouble, sleep)
+                        log.warning(
+                            "no answer %d times in a row: looking again in %.0f s", self.trouble, sleep
+                        )
                         await asyncio.sleep(sleep)
                         break
                 if not batches:
@@ -237,7 +246,7 @@ class SharedWatch:
         refusal: Refused | None = None
         try:
             found = {job.id: job for job in await self._in_thread(self.service.observe, list(batch))}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - sorted out by is_transient, or said
             if self.service.is_transient(error):
                 self.trouble += 1
                 return False

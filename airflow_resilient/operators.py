@@ -1,0 +1,476 @@
+"""Airflow's side: an operator and a sensor for every kind of remote job. The only file that defers."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from . import compat
+from .compat import BaseOperator, BaseSensorOperator, conf
+from .errors import (
+    InvalidParameter,
+    JobCancelled,
+    JobError,
+    JobFailed,
+    JobLost,
+    JobTimeout,
+    NoCapacity,
+    Unobservable,
+)
+from .jobs import (
+    Finish,
+    Job,
+    Memory,
+    OutOfRoom,
+    Owner,
+    Pause,
+    Phase,
+    Policy,
+    RemoteJobs,
+    Senses,
+    TimedOut,
+    Watch,
+    family,
+    reconcile,
+)
+from .watch import Patience
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+MEMORY_XCOM = "remote_job"
+"""Key of the XCom in which a try keeps what it remembers, for the case that its trigger times out or
+crashes."""
+
+_said: set[str] = set()
+
+
+@dataclass(frozen=True)
+class LogTail:
+    """The end of the job's log, as far as it was forwarded."""
+
+    lines: tuple[str, ...] = ()
+
+    @property
+    def last_line(self) -> str | None:
+        """The last line, ``None`` when there is none."""
+        return self.lines[-1] if self.lines else None
+
+
+class RemoteJobOperator(BaseOperator):
+    """Run a remote job, at most one at a time per task instance, and wait for it without a worker slot.
+
+    Subclass it for a service of your own: override `remote_jobs`, name the templated parameters in
+    ``template_fields``, and override the hooks `submitted`, `conclude`, `failure` and `job_log` where you
+    need more.
+
+    :param infrastructure_retries: how many times one try submits the job again after a failure of the
+        infrastructure
+        (Spot, lost host, no capacity). It costs none of Airflow's ``retries``.
+    :param on_clear: ``"restart"``: clearing the task instance cancels a job that still runs, waits for its
+        end and
+        starts a new one. ``"reattach"``: a job that still runs is taken over.
+    :param on_timeout: when ``execution_timeout`` has passed, counted from the first start of the try over all
+        deferrals: ``"cancel"`` the job, wait for its end and fail, or ``"leave"`` it running and fail.
+    :param patience: how often to look; default every 2 s at first and every 30 s later.
+    :raises InvalidParameter: a parameter is wrong.
+
+    At run time `execute` raises `JobFailed`, `JobCancelled`, `JobLost`, `JobTimeout`, `NotSubmitted`,
+    `NoCapacity`,
+    `SubmitRefused` or `Unobservable`.
+    """
+
+    def __init__(
+        self,
+        *,
+        infrastructure_retries: int = 2,
+        on_clear: Literal["restart", "reattach"] = "restart",
+        on_timeout: Literal["cancel", "leave"] = "cancel",
+        patience: Patience | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        require_choice(self, "on_clear", on_clear, ("restart", "reattach"))
+        require_choice(self, "on_timeout", on_timeout, ("cancel", "leave"))
+        if not isinstance(infrastructure_retries, int) or infrastructure_retries < 0:
+            reject(self, "infrastructure_retries", infrastructure_retries, "a whole number, 0 or more")
+        self.infrastructure_retries = infrastructure_retries
+        self.on_clear = on_clear
+        self.on_timeout = on_timeout
+        self.patience = patience or Patience()
+        self.wait_for_completion = True
+
+    # --- what a subclass overrides ---
+
+    def remote_jobs(self, context: Context) -> RemoteJobs:
+        """The service, with the request, for one visit to a worker. Called after templates are rendered."""
+        raise NotImplementedError(f"{type(self).__name__} must override remote_jobs()")
+
+    def submitted(self, context: Context, job: Job) -> None:
+        """Push XComs and links. Called whenever a visit ends with a live job of this try; may repeat."""
+
+    def conclude(self, context: Context, job: Job, log: LogTail) -> Any:
+        """The value to return for `job`, which succeeded (or was submitted, where nobody waits for it)."""
+        return job.id
+
+    def failure(self, context: Context, job: Job, log: LogTail) -> Exception:
+        """The exception to raise for `job`, which ended otherwise."""
+        return error_of(job, log)
+
+    def job_log(self) -> Mapping[str, Any] | None:
+        """Where the job's log is, for the service's ``read_log``; ``None`` when it is not forwarded."""
+        return None
+
+    log_interval: float = 10.0
+    """Seconds between two reads of the job's log."""
+    log_lines: int = 10
+    """How many of the last lines of its log an error shows."""
+
+    # --- what Airflow calls ---
+
+    def execute(self, context: Context) -> Any:
+        """Find or submit the job, then defer."""
+        return self._visit(context, self._first_memory(context), fresh=True)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Take in what the trigger saw, and decide again."""
+        memory = Memory.unpack(event["memory"])
+        jobs = [Job.unpack(job) for job in event["jobs"]]
+        if event["refused"]:
+            job = jobs[0]
+            text = (
+                f"{job.id}: the service refuses to be asked about it ({event['refused']}). It may still run; "
+                "it was not cancelled. Mend the access, then let Airflow retry or clear the task: the job is "
+                "taken over."
+            )
+            raise Unobservable(text, job)
+        return self._visit(context, memory.update(jobs), fresh=False, log=LogTail(tuple(event["log"])))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Look again when the trigger timed out or crashed: no news about the job, and no retry spent."""
+        if not compat.deferral_failed(next_method):
+            return super().resume_execution(next_method, next_kwargs, context)
+        error = (next_kwargs or {}).get("error", "unknown")
+        self.log.warning("the trigger ended without an event (%s): looking at the job again", error)
+        for line in (next_kwargs or {}).get("traceback") or ():
+            self.log.warning("trigger: %s", line.rstrip())
+        return self._visit(context, self._recalled_memory(context), fresh=False)
+
+    def on_kill(self) -> None:
+        """Cancel the job if its deadline has passed; leave it running otherwise.
+
+        Airflow calls this when the worker is told to stop (deploy, scale-in), which is no wish to end the
+        job: the
+        next try takes it over. It also calls it when ``execution_timeout`` passes on the worker.
+        """
+        visit = getattr(self, "_current", None) or self._visit_without_execute()
+        if visit is None:
+            return
+        context, memory, service = visit
+        deadline = self._deadline(memory)
+        live = [job for job in memory.seen if job.live and job.id in memory.news]
+        if deadline is None or time.time() < deadline or self.on_timeout == "leave":
+            self.log.info("the worker stops; the job is left running for the next try")
+            return
+        for job in live:
+            self.log.info("cancelling %s: execution_timeout reached", job.id)
+            (service or self.remote_jobs(context)).cancel(job, "execution_timeout reached")
+
+    # --- the one path ---
+
+    def _visit(self, context: Context, memory: Memory, *, fresh: bool, log: LogTail = LogTail()) -> Any:
+        """One visit to a worker: reconcile, then wait, return or raise."""
+        service = self.remote_jobs(context)
+        service_name(self, service)  # refuse what the triggerer could not import before anything is submitted
+        owner = self._owner(context)
+        self._current = (context, memory, service)
+        deadline = self._deadline(memory)
+        senses = Senses(time.time, time.sleep, random.random, self.log)
+        before = memory.news
+        memory, verdict = reconcile(
+            service, owner, memory, self._policy(), senses, deadline=deadline, fresh=fresh
+        )
+        self._current = (context, memory, service)
+        if memory.news - before:
+            say_default_namespace(self)
+        if isinstance(verdict, Watch):
+            job = verdict.jobs[0]
+            ours = job.id in memory.news
+            if ours:
+                self.submitted(context, job)
+                if not self.wait_for_completion:
+                    return self.conclude(context, job, log)
+            self._wait(
+                context,
+                service,
+                memory,
+                jobs=verdict.jobs,
+                deadline=deadline,
+                log=self.job_log() if ours else None,
+            )
+        if isinstance(verdict, Pause):
+            self.log.info("%s", verdict.why)
+            self._wait(context, service, memory, deadline=time.time() + verdict.seconds)
+        if isinstance(verdict, TimedOut):
+            raise JobTimeout(self._timed_out(memory, verdict), verdict.job)
+        if isinstance(verdict, OutOfRoom):
+            raise NoCapacity(
+                f"{verdict.why}; the service's last answers stand above. Retry later or ask for less."
+            )
+        assert isinstance(verdict, Finish)  # noqa: S101 - the union is exhausted; mypy needs the word
+        if verdict.job.phase is Phase.SUCCEEDED:
+            return self.conclude(context, verdict.job, log)
+        raise self.failure(context, verdict.job, log)
+
+    def _wait(
+        self,
+        context: Context,
+        service: RemoteJobs,
+        memory: Memory,
+        *,
+        jobs: Sequence[Job] = (),
+        deadline: float | None = None,
+        log: Mapping[str, Any] | None = None,
+    ) -> NoReturn:
+        """Defer: give the slot back until the jobs have ended or the time has come."""
+        from .triggers import RemoteJobTrigger
+
+        if jobs and memory.overdue_since is not None:
+            deadline = memory.overdue_since + self._policy().cancel_grace
+        context["ti"].xcom_push(key=MEMORY_XCOM, value=memory.pack())
+        trigger = RemoteJobTrigger(
+            service=service_name(self, service),
+            address=service.address(),
+            jobs=[job.pack() for job in jobs],
+            memory=memory.pack(),
+            patience=asdict(self.patience),
+            deadline=deadline,
+            log=log,
+            log_interval=self.log_interval,
+            log_lines=self.log_lines,
+            on_clear=self.on_clear,
+        )
+        self.defer(trigger=trigger, method_name="execute_complete")
+
+    def _policy(self) -> Policy:
+        return Policy(infrastructure_retries=self.infrastructure_retries, on_timeout=self.on_timeout)
+
+    def _owner(self, context: Context) -> Owner:
+        ti = context["ti"]
+        return Owner(
+            family(
+                namespace(), ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index
+            ),
+            ti.try_number,
+            since=min(max(0, ti.max_tries - (self.retries or 0)), ti.try_number - 1),
+            run_started=compat.run_start(context),
+            reattach=self.on_clear == "reattach",
+        )
+
+    def _first_memory(self, context: Context) -> Memory:
+        started = getattr(context["ti"], "start_date", None)
+        return Memory(started=started.timestamp() if started else time.time())
+
+    def _recalled_memory(self, context: Context) -> Memory:
+        """What the try remembered when it deferred last."""
+        ti = context["ti"]
+        kept = ti.xcom_pull(task_ids=ti.task_id, key=MEMORY_XCOM, map_indexes=ti.map_index)
+        return Memory.unpack(kept) if kept else self._first_memory(context)
+
+    def _visit_without_execute(self) -> tuple[Context, Memory, RemoteJobs | None] | None:
+        """The try's memory, where Airflow ends it before any code of ours had its turn (2.11, deadline)."""
+        from airflow.providers.common.compat.sdk import get_current_context
+
+        try:
+            context = get_current_context()
+            return context, self._recalled_memory(context), None
+        except Exception as error:  # noqa: BLE001 - sorted out by is_transient, or said
+            self.log.info("nothing is known of a job: %s", error)
+            return None
+
+    def _deadline(self, memory: Memory) -> float | None:
+        if self.execution_timeout is None:
+            return None
+        return memory.started + self.execution_timeout.total_seconds()
+
+    def _timed_out(self, memory: Memory, verdict: TimedOut) -> str:
+        unsure = (
+            " Whether a job was started is not known: the service gave no reliable answer."
+            if memory.unsure
+            else ""
+        )
+        return (
+            f"execution_timeout of {self.execution_timeout} passed, counted from the start of this try: "
+            f"{verdict.why}.{unsure} Raise execution_timeout, or find out why the job takes so long."
+        )
+
+
+class RemoteJobSensor(BaseSensorOperator):
+    """Wait for a remote job that somebody else started, without a worker slot. It never submits or cancels.
+
+    Subclass it: override `remote_jobs`, `watched`, `until` and `arrived`. ``poke_interval`` is the longest
+    time
+    between two looks; ``timeout``, ``soft_fail`` and ``execution_timeout`` keep their meaning; ``mode`` has
+    none left.
+    """
+
+    def remote_jobs(self, context: Context) -> RemoteJobs:
+        """The service to ask. Called after templates are rendered."""
+        raise NotImplementedError(f"{type(self).__name__} must override remote_jobs()")
+
+    def watched(self, context: Context) -> Job:
+        """The job to look at, in phase QUEUED as long as nothing is known of it."""
+        raise NotImplementedError(f"{type(self).__name__} must override watched()")
+
+    def until(self) -> tuple[str, Sequence[str]] | None:
+        """A fact's name and the values of it that are worth a visit; ``None``: only the job's end is."""
+        return None
+
+    def arrived(self, job: Job) -> bool:
+        """Whether `job` is what the sensor waits for.
+
+        :raises JobError: it cannot come any more.
+        """
+        if job.phase is Phase.SUCCEEDED:
+            return True
+        if job.live:
+            return False
+        raise error_of(job)
+
+    def execute(self, context: Context) -> None:
+        """Defer at once: the triggerer looks for all sensors together."""
+        self._start(context)
+
+    def _start(self, context: Context) -> NoReturn:
+        started = getattr(context["ti"], "start_date", None)
+        memory = Memory(started=started.timestamp() if started else time.time())
+        self._wait(context, memory, self.watched(context))
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:
+        """Return, raise, or wait on."""
+        job = Job.unpack(event["jobs"][0])
+        if event["refused"]:
+            raise Unobservable(f"{job.id}: the service refuses to be asked about it: {event['refused']}", job)
+        if self.arrived(job):
+            self.log.info(
+                "%s: %s", job.id, job.facts.get(until[0]) if (until := self.until()) else job.phase.value
+            )
+            return
+        memory = Memory.unpack(event["memory"])
+        if event["time"]:
+            self._time_out(memory, job)
+        self._wait(context, memory, job)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Look again when the trigger timed out or crashed."""
+        if not compat.deferral_failed(next_method):
+            return super().resume_execution(next_method, next_kwargs, context)
+        self.log.warning(
+            "the trigger ended without an event (%s): looking again", (next_kwargs or {}).get("error")
+        )
+        return self._start(context)
+
+    def _limit(self) -> float:
+        limit = float(self.timeout)
+        return limit if self.execution_timeout is None else min(limit, self.execution_timeout.total_seconds())
+
+    def _time_out(self, memory: Memory, job: Job) -> NoReturn:
+        from airflow.providers.common.compat.sdk import AirflowSensorTimeout
+
+        waited = time.time() - memory.started
+        raise AirflowSensorTimeout(
+            f"waited {waited:.0f} s for {job.id}, which is {job.phase.value}; "
+            f"timeout is {self._limit():.0f} s"
+        )
+
+    def _wait(self, context: Context, memory: Memory, job: Job) -> NoReturn:
+        from .triggers import RemoteJobTrigger
+
+        service = self.remote_jobs(context)
+        trigger = RemoteJobTrigger(
+            service=service_name(self, service),
+            address=service.address(),
+            jobs=[job.pack()],
+            memory=memory.pack(),
+            patience=asdict(
+                Patience(poll=float(self.poke_interval), first=min(2.0, float(self.poke_interval)))
+            ),
+            deadline=memory.started + self._limit(),
+            until=self.until(),
+            cancel_on_kill=False,
+        )
+        self.defer(trigger=trigger, method_name="execute_complete")
+
+
+def error_of(job: Job, log: LogTail = LogTail()) -> JobError:
+    """The exception for a job that did not end well: facts as attributes, the log's end in the message."""
+    message = f"{job.id} {job.phase.value}: {job.reason or 'the service gave no reason'}"
+    if log.lines:
+        message += "\nLast lines of its log:\n" + "\n".join(log.lines)
+    if job.phase is Phase.CANCELLED:
+        return JobCancelled(
+            message
+            + " It was stopped on purpose, so Airflow does not retry; clear the task to run it again.",
+            job,
+        )
+    if job.phase is Phase.LOST:
+        return JobLost(message + " Look at its output before you run it again.", job)
+    return JobFailed(message, job)
+
+
+# --- parameters ---------------------------------------------------------------------------------
+
+
+def reject(task: Any, parameter: str, value: Any, wanted: str) -> NoReturn:
+    """Raise `InvalidParameter` with what is wrong, where, and what to write instead."""
+    raise InvalidParameter(f"task {task.task_id!r}: {parameter}={value!r} is not valid; write {wanted}")
+
+
+def require_choice(task: Any, parameter: str, value: Any, choices: Sequence[str]) -> None:
+    """Check that `value` is one of `choices`."""
+    if value not in choices:
+        reject(task, parameter, value, " or ".join(map(repr, choices)))
+
+
+def namespace() -> str:
+    """What tells this deployment's jobs from others: ``[airflow_resilient] namespace``, else the base URL."""
+    return str(conf.get("airflow_resilient", "namespace", fallback="") or compat.base_url())
+
+
+def say_default_namespace(task: Any) -> None:
+    """Say once per process that nothing tells this deployment from others."""
+    if "namespace" in _said:
+        return
+    _said.add("namespace")
+    if not namespace() or "://localhost" in namespace():
+        task.log.warning(
+            "Neither [airflow_resilient] namespace nor a public base URL is set. A second Airflow that "
+            "runs the same DAGs in this account would share its remote jobs with this one: give each its "
+            "own namespace."
+        )
+
+
+def service_name(task: Any, service: RemoteJobs) -> str:
+    """``module:Class`` of a service, as the triggerer imports it.
+
+    :raises InvalidParameter: the triggerer cannot import it, or its address is not JSON.
+    """
+    kind = type(service)
+    if kind.__module__.startswith("unusual_prefix_") or kind.__module__ == "__main__":
+        where = getattr(sys.modules.get(kind.__module__), "__file__", "a DAG file")
+        raise InvalidParameter(
+            f"task {task.task_id!r}: {kind.__qualname__} is defined in {where}, which the triggerer "
+            "cannot import; move the class to a module on the Python path (or in the plugins folder)"
+        )
+    try:
+        json.dumps(service.address())
+    except TypeError as error:
+        raise InvalidParameter(
+            f"task {task.task_id!r}: {kind.__qualname__}.address() must return JSON values: {error}"
+        ) from None
+    return f"{kind.__module__}:{kind.__qualname__}"

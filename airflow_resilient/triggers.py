@@ -1,0 +1,252 @@
+"""The one trigger: it watches remote jobs until they end and reports what it saw. It decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import time
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Literal
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from . import compat
+from .jobs import Job, RemoteJobs
+from .watch import Patience, SharedWatch
+
+_WATCHES: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedWatch]] = (
+    weakref.WeakKeyDictionary()
+)
+
+LOG_XCOM = "remote_job_log"
+"""Key of the XCom in which the trigger keeps how far it has forwarded the job's log."""
+LOG_DRAIN = 6.0
+"""Seconds for which the log is still read after the job's end: CloudWatch shows lines a few seconds late."""
+
+
+def load(service: str, address: Mapping[str, Any]) -> RemoteJobs:
+    """Build the service named ``module:Class`` from its address."""
+    module, _, name = service.partition(":")
+    made: RemoteJobs = getattr(importlib.import_module(module), name)(**address)
+    return made
+
+
+def shared_watch(service: str, address: Mapping[str, Any]) -> SharedWatch:
+    """The watch of this event loop for that service and address; all triggers of a triggerer share it."""
+    key = json.dumps([service, address], sort_keys=True)
+    watches = _WATCHES.setdefault(asyncio.get_running_loop(), {})
+    if key not in watches:
+        watches[key] = SharedWatch(load(service, address), compat.in_thread)
+    return watches[key]
+
+
+def killed_by_a_person(state: str | None, on_clear: str) -> bool:
+    """Say whether a job is to be cancelled, given what Airflow says of its task instance when `on_kill` runs.
+
+    Airflow (3.3) also calls `on_kill` when a triggerer wakes after its triggers were given to another one,
+    and when
+    the trigger's own event has been taken already: then the task instance is deferred, or on its way to a
+    worker.
+    A task instance that was cleared has no state until it is scheduled; after that its next try cancels the
+    job.
+
+    :param state: the task instance's state; ``None`` when it was cleared or its DAG run deleted.
+    :param on_clear: ``"reattach"``: a job survives the clear.
+
+    Source: Airflow issue 73454.
+
+    >>> [killed_by_a_person(state, "restart") for state in ("failed", "success", None, "deferred", "running")]
+    [True, True, True, False, False]
+    """
+    if state in (None, "removed"):
+        return on_clear == "restart"
+    return state in ("failed", "success", "skipped", "upstream_failed")
+
+
+class RemoteJobTrigger(BaseTrigger):
+    """Wait until remote jobs have ended, a time has come, or a state has been reached.
+
+    :param service: ``module:Class`` of a `RemoteJobs`, built from `address` in the triggerer.
+    :param address: constructor keywords; JSON values, no secrets.
+    :param jobs: packed jobs; the first one is the one that counts. Empty to wait for a time only.
+    :param memory: packed memory of the try; handed back with the event.
+    :param patience: fields of `Patience`.
+    :param deadline: when to report that time is up, in seconds since 1970.
+    :param until: name of one of the job's facts, and the values of it that end the wait (for sensors).
+    :param log: where the job's log is, for the service's ``read_log``; ``None`` to forward nothing.
+    :param log_interval: seconds between two reads of the log.
+    :param log_lines: how many of its last lines the event carries.
+    :param on_clear: ``"restart"`` or ``"reattach"``; see `killed_by_a_person`.
+    :param cancel_on_kill: whether the job is ours to cancel (an operator's) or only looked at (a sensor's).
+
+    The event's payload: ``{"memory": {...}, "jobs": [packed], "time": bool, "refused": str | None, "log":
+    [str, ...]}``.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        address: Mapping[str, Any],
+        jobs: Sequence[Mapping[str, Any]],
+        memory: Mapping[str, Any],
+        patience: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+        until: tuple[str, Sequence[str]] | None = None,
+        log: Mapping[str, Any] | None = None,
+        log_interval: float = 10.0,
+        log_lines: int = 10,
+        on_clear: Literal["restart", "reattach"] = "restart",
+        cancel_on_kill: bool = True,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.arguments: dict[str, Any] = {
+            "service": service,
+            "address": dict(address),
+            "jobs": [dict(job) for job in jobs],
+            "memory": dict(memory),
+            "patience": dict(patience or {}),
+            "deadline": deadline,
+            "until": [until[0], list(until[1])] if until else None,
+            "log": dict(log) if log else None,
+            "log_interval": log_interval,
+            "log_lines": log_lines,
+            "on_clear": on_clear,
+            "cancel_on_kill": cancel_on_kill,
+        }
+        self.looks: dict[str, Job] = {job.id: job for job in map(Job.unpack, self.arguments["jobs"])}
+        self.tail: deque[str] = deque(maxlen=max(1, log_lines))
+        self.reported = False
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and constructor keywords."""
+        return f"{__name__}.{type(self).__name__}", self.arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield one event: what was seen, not what it means."""
+        arguments = self.arguments
+        if not self.looks:
+            await asyncio.sleep(max(0.0, (arguments["deadline"] or 0.0) - time.time()))
+            yield self._event(time_is_up=True)
+            return
+        watch = shared_watch(arguments["service"], arguments["address"])
+        ended = asyncio.Event()
+        follows = [asyncio.ensure_future(self._follow(watch, job)) for job in self.looks.values()]
+        forward = asyncio.ensure_future(self._forward_log(watch.service, next(iter(self.looks)), ended))
+        try:
+            left = None if arguments["deadline"] is None else max(0.0, arguments["deadline"] - time.time())
+            done, pending = await asyncio.wait(follows, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
+            errors = [error for follow in done if (error := follow.exception())]
+            refused = f"{type(errors[0]).__name__}: {errors[0]}" if errors else None
+            ended.set()
+            if not errors and not pending:
+                await forward
+            yield self._event(time_is_up=bool(pending) and not errors, refused=refused)
+        finally:
+            for task in (*follows, forward):
+                task.cancel()
+            await asyncio.gather(*follows, forward, return_exceptions=True)
+
+    async def on_kill(self) -> None:
+        """Cancel the job when a person cleared or marked the task instance (Airflow calls it from 3.3 on)."""
+        from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+        live = [job for job in self.looks.values() if job.live]
+        if self.reported or not live or not self.arguments["cancel_on_kill"]:
+            return
+        state = await compat.in_thread(compat.state_of, self.task_instance)
+        if not killed_by_a_person(state, self.arguments["on_clear"]):
+            self.log.info("not cancelling %s: the task instance is %s", live[0].id, state or "cleared")
+            return
+        service = shared_watch(self.arguments["service"], self.arguments["address"]).service
+        reason = f"task instance {state or 'cleared or deleted'} in Airflow"
+
+        def transient(error: BaseException) -> bool:
+            return isinstance(error, Exception) and service.is_transient(error)
+
+        for job in live:
+            self.log.info("cancelling %s: %s", job.id, reason)
+            async for attempt in AsyncRetrying(
+                stop=stop_after_delay(20),
+                wait=wait_random_exponential(multiplier=0.5, max=5),
+                retry=retry_if_exception(transient),
+                reraise=True,
+            ):
+                with attempt:
+                    await compat.in_thread(service.cancel, job, reason)
+
+    def _event(self, *, time_is_up: bool = False, refused: str | None = None) -> TriggerEvent:
+        self.reported = True
+        return TriggerEvent(  # type: ignore[no-untyped-call]
+            {
+                "memory": self.arguments["memory"],
+                "jobs": [job.pack() for job in self.looks.values()],
+                "time": time_is_up,
+                "refused": refused,
+                "log": list(self.tail),
+            }
+        )
+
+    async def _follow(self, watch: SharedWatch, job: Job) -> None:
+        """Keep the latest look at `job` until it ends or has reached what a sensor waits for."""
+        until = self.arguments["until"]
+        async for look in watch.follow(job, Patience(**self.arguments["patience"])):
+            before, self.looks[job.id] = self.looks[job.id], look
+            if look.phase is not before.phase:
+                age = max(0.0, (look.ended or time.time()) - look.created)
+                why = f" ({look.reason})" if look.reason else ""
+                self.log.info("%s: %s, %.0f s after it was submitted%s", look.id, look.phase.value, age, why)
+            if until and look.facts.get(until[0]) in until[1]:
+                return
+
+    async def _forward_log(self, service: RemoteJobs, job_id: str, ended: asyncio.Event) -> None:
+        """Copy the job's log into the task's log. Trouble with it delays lines and changes nothing else.
+
+        How far it came is kept in an XCom after each portion, so that a restarted triggerer goes on from
+        there; when
+        the triggerer is killed between writing a portion and keeping that, this one portion is written twice.
+        """
+        where, read = self.arguments["log"], getattr(service, "read_log", None)
+        if where is None or read is None:
+            return
+        cursor: Any = None
+        kept = await self._keep(compat.recall)
+        if kept and kept.get("job") == job_id:
+            cursor = kept["cursor"]
+            self.tail.extend(kept["tail"])
+        drained = None
+        while True:
+            lines: Sequence[tuple[float, str]] = ()
+            try:
+                lines, cursor = await compat.in_thread(read, self.looks[job_id], where, cursor)
+            except Exception as error:  # noqa: BLE001 - sorted out by is_transient, or said
+                if not service.is_transient(error):
+                    self.log.warning("the job's log cannot be read: %s: %s", type(error).__name__, error)
+                    return
+            for _, message in lines:
+                self.log.info("%s", message)
+            if lines:
+                self.tail.extend(message for _, message in lines)
+                await self._keep(compat.remember, {"job": job_id, "cursor": cursor, "tail": list(self.tail)})
+            elif drained is not None and time.monotonic() >= drained:
+                return
+            if ended.is_set() and drained is None:
+                drained = time.monotonic() + LOG_DRAIN
+            if not ended.is_set():
+                try:
+                    await asyncio.wait_for(ended.wait(), self.arguments["log_interval"])
+                except asyncio.TimeoutError:
+                    continue
+            elif not lines:
+                await asyncio.sleep(LOG_DRAIN / 4)
+
+    async def _keep(self, function: Any, *value: Any) -> Any:
+        """Read or write the XCom of the log's cursor; ``None`` where this version of Airflow cannot."""
+        try:
+            return await compat.in_thread(function, self.task_instance, LOG_XCOM, *value)
+        except Exception as error:  # noqa: BLE001 - sorted out by is_transient, or said
+            self.log.debug("the position in the log cannot be kept: %s", error)
+            return None
