@@ -1,4 +1,4 @@
-"""What users of the library test their own DAGs with; each name is imported when it is first used."""
+"""What users of the library test their DAGs and services with; each name is imported when first used."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_resilient.testing.contract import RemoteJobsContract
     from airflow_resilient.testing.fake_aws import FakeAws
+    from airflow_resilient.testing.local_airflow import LocalAirflow
+    from airflow_resilient.testing.memory import InMemoryJobs
 
-__all__ = ["FakeAws"]
+__all__ = ["FakeAws", "InMemoryJobs", "LocalAirflow", "RemoteJobsContract"]
 
-_HOMES = {"FakeAws": "airflow_resilient.testing.fake_aws"}
+_HOMES = {
+    "FakeAws": "airflow_resilient.testing.fake_aws",
+    "InMemoryJobs": "airflow_resilient.testing.memory",
+    "LocalAirflow": "airflow_resilient.testing.local_airflow",
+    "RemoteJobsContract": "airflow_resilient.testing.contract",
+}
 
 
 def __getattr__(name: str) -> Any:
