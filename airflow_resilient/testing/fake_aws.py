@@ -190,7 +190,9 @@ class FakeAws:
             forget_everything()
         application: Any = WsgiApplication(self._front, self.region)
         self._server = make_server(host, port, application, threaded=True, request_handler=QuietHandler)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="fake-aws", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="fake-aws", daemon=True
+        )
         self._thread.start()
         return self
 
