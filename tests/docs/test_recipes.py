@@ -26,7 +26,7 @@ def load(path: Path):
         from airflow.dag_processing.dagbag import DagBag  # Airflow 3.2 and later
     except ImportError:
         from airflow.models.dagbag import DagBag
-    return DagBag(dag_folder=str(path), include_examples=False)
+    return DagBag(dag_folder=str(path))  # AIRFLOW__CORE__LOAD_EXAMPLES is off, see tox.ini
 
 
 @pytest.mark.filterwarnings("default")  # a DAG file may use what a later Airflow deprecates

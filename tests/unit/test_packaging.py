@@ -94,5 +94,5 @@ def test_public_names_are_what_dir_shows():
 
 
 def test_readme_and_ci_run_the_same_command():
-    (command,) = re.findall(r"^(python3 -m venv .* tox run)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    (command,) = re.findall(r"^(python3 -m venv .*/tox run)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert command in (ROOT / ".ci" / "run").read_text()
