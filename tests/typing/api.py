@@ -1,0 +1,92 @@
+"""The public names as a user writes them. Only type-checked (``tox run -e types``), never run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_resilient import (
+    Cause,
+    Claim,
+    EcsRunTaskOperator,
+    EcsTaskStateSensor,
+    EmrAddStepsOperator,
+    EmrStepSensor,
+    Job,
+    JobCancelled,
+    JobError,
+    JobFailed,
+    JobLost,
+    JobTimeout,
+    NotSubmitted,
+    Phase,
+    RemoteJobOperator,
+    RemoteJobs,
+    ResilientError,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+EcsRunTaskOperator(
+    task_id="ecs",
+    cluster="etl",
+    task_definition="nightly:7",
+    overrides={},
+    launch_type="FARGATE",
+    skip_on_exit_code=[3, 4],
+    infrastructure_retries=3,
+    on_clear="reattach",
+    on_timeout="leave",
+    run_task_kwargs={"enableExecuteCommand": True},
+    execution_timeout=timedelta(hours=1),
+)
+EcsTaskStateSensor(task_id="ecs_state", cluster="etl", task="0123")
+EmrAddStepsOperator(
+    task_id="emr",
+    job_flow_name="etl",
+    cluster_states=["WAITING"],
+    steps=[{"Name": "sort", "HadoopJarStep": {"Jar": "command-runner.jar"}}],
+    wait_for_completion=True,
+)
+EmrStepSensor(task_id="emr_state", job_flow_id="j-1", step_id="s-1")
+
+
+class Service:
+    """The smallest service that a type checker accepts."""
+
+    def find(self, claims: Sequence[Claim]) -> list[Job]:
+        return []
+
+    def submit(self, claim: Claim) -> Job:
+        return Job("id", claim, Phase.QUEUED, 0.0, cause=Cause.UNKNOWN)
+
+    def observe(self, jobs: Sequence[Job]) -> list[Job]:
+        return list(jobs)
+
+    def cancel(self, job: Job, reason: str) -> Job:
+        return job
+
+    def is_transient(self, error: Exception) -> bool:
+        return False
+
+    def address(self) -> dict[str, Any]:
+        return {}
+
+
+class Operator(RemoteJobOperator):
+    """The smallest operator."""
+
+    def remote_jobs(self, context: Context) -> RemoteJobs:
+        return Service()
+
+
+def what_happened(error: ResilientError) -> str:
+    """Facts are attributes."""
+    if isinstance(error, NotSubmitted):
+        return str(error.response)
+    if isinstance(error, JobFailed | JobCancelled | JobLost | JobTimeout):
+        job: Job | None = error.job
+        return job.reason if job else ""
+    return type(error).__name__ if isinstance(error, JobError) else ""
