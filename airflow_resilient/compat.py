@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     BaseOperator,
     BaseOperatorLink,
     BaseSensorOperator,
+    TaskDeferred,
     conf,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "BaseOperator",
     "BaseOperatorLink",
     "BaseSensorOperator",
+    "TaskDeferred",
     "airflow_version",
     "base_url",
     "conf",

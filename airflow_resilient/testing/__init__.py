@@ -10,14 +10,16 @@ if TYPE_CHECKING:
     from airflow_resilient.testing.fake_aws import FakeAws
     from airflow_resilient.testing.local_airflow import LocalAirflow
     from airflow_resilient.testing.memory import InMemoryJobs
+    from airflow_resilient.testing.tries import TaskTries
 
-__all__ = ["FakeAws", "InMemoryJobs", "LocalAirflow", "RemoteJobsContract"]
+__all__ = ["FakeAws", "InMemoryJobs", "LocalAirflow", "RemoteJobsContract", "TaskTries"]
 
 _HOMES = {
     "FakeAws": "airflow_resilient.testing.fake_aws",
     "InMemoryJobs": "airflow_resilient.testing.memory",
     "LocalAirflow": "airflow_resilient.testing.local_airflow",
     "RemoteJobsContract": "airflow_resilient.testing.contract",
+    "TaskTries": "airflow_resilient.testing.tries",
 }
 
 
