@@ -50,7 +50,7 @@ class Fault:
         message = self.message or _MESSAGES.get(code, f"{code}, as the test asked")
         if self.message is None and code == "AccessDeniedException":
             message = _denial(request)
-        return AwsError(code, message, status=self.status or (500 if self.code is None else None))
+        return AwsError(code, message, status=self.status)
 
 
 class Faults:

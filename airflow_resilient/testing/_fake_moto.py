@@ -90,7 +90,7 @@ class InProcess:
     """moto's switch for boto3 clients of this process, with the fake in front.
 
     moto registers one handler with botocore, for all clients. While this is on, that handler's
-    ``process_request`` is ours: it answers itself, or asks moto, and refuses every other host.
+    ``process_request`` is ours: it answers itself, or asks moto, and refuses what both do not know (but for loopback addresses).
     """
 
     def __init__(self, front: Front, region: str) -> None:
@@ -99,7 +99,12 @@ class InProcess:
         self._mock: Any = mock_aws()
 
     def start(self) -> None:
-        """Catch all calls from now on."""
+        """Catch all calls from now on.
+
+        :raises RuntimeError: when another fake AWS does so already.
+        """
+        if "process_request" in vars(_stubber):
+            raise RuntimeError("another FakeAws is open in this process")
         self._mock.start()
         _stubber.process_request = self._process
 
@@ -112,8 +117,6 @@ class InProcess:
         host = urlsplit(request.url).hostname or ""
         if host in _LOOPBACK:
             return None
-        if "amazonaws.com" not in host:
-            raise EndpointConnectionError(endpoint_url=request.url)
         values: list[tuple[str, Any]] = list(request.headers.items())
         headers = {
             name.lower(): value.decode() if isinstance(value, bytes) else str(value) for name, value in values
@@ -124,9 +127,12 @@ class InProcess:
             reply = self._front(call, lambda: _let_moto_answer(request))
         except ConnectionDropped:
             raise ConnectionClosedError(endpoint_url=request.url) from None
-        if reply is None:
-            return _let_moto_answer(request)
-        return reply.status, dict(reply.headers), reply.body
+        if reply is not None:
+            return reply.status, dict(reply.headers), reply.body
+        answer = _let_moto_answer(request)
+        if answer is None:  # botocore would go on and send it
+            raise EndpointConnectionError(endpoint_url=request.url)
+        return answer
 
 
 class WsgiApplication:

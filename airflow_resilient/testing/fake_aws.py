@@ -75,6 +75,7 @@ __all__ = [
 _READS = ("Describe", "List", "Get")
 _UNWANTED = (
     "AWS_ENDPOINT_URL",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
     "AWS_REGION",
@@ -152,13 +153,14 @@ class FakeAws:
 
     def __enter__(self) -> Self:
         if self._server is None:
-            self._in_process = InProcess(self._front, self.region)
-            self._in_process.start()
+            in_process = InProcess(self._front, self.region)
+            in_process.start()
+            self._in_process = in_process
         mine = self.environment()
         mine.pop("AIRFLOW_CONN_AWS_DEFAULT")
-        names = {*mine, *_UNWANTED}
-        self._environment_before = {name: os.environ.get(name) for name in names}
-        for name in _UNWANTED:
+        unwanted = [*_UNWANTED, *(name for name in os.environ if name.startswith("AWS_ENDPOINT_URL_"))]
+        self._environment_before = {name: os.environ.get(name) for name in {*mine, *unwanted}}
+        for name in unwanted:
             os.environ.pop(name, None)
         os.environ.update(mine)
         return self

@@ -108,7 +108,9 @@ def test_a_starting_cluster_takes_steps_and_runs_them_when_it_is_ready(aws, emr)
 def test_describe_step_tells_name_arguments_role_and_times(aws, emr, cluster):
     began = aws.now()
     (step_id,) = emr.add_job_flow_steps(
-        JobFlowId=cluster, Steps=[step("a", args=["spark-submit", "x"])], ExecutionRoleArn="arn:aws:iam::1:role/r"
+        JobFlowId=cluster,
+        Steps=[step("a", args=["spark-submit", "x"])],
+        ExecutionRoleArn="arn:aws:iam::1:role/r",
     )["StepIds"]
     aws.advance(5)
     shown = emr.describe_step(ClusterId=cluster, StepId=step_id)["Step"]
