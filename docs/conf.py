@@ -7,7 +7,7 @@ author = "The airflow-resilient authors"
 copyright = "2026, the airflow-resilient authors"  # noqa: A001 - Sphinx's name
 release = version = version_of(project)
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"{project} {release}"

@@ -100,7 +100,7 @@ def test_the_table_of_parameters_has_all_of_the_providers(module, name):
 
 
 def test_the_recipe_about_tests_passes_its_own_tests(tmp_path):
-    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__UNIT_TEST_MODE": "False"}
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
     airflow = [sys.executable, "-m", "airflow"]
     subprocess.run([*airflow, "db", "migrate"], check=True, env=environment, capture_output=True, timeout=300)
     tests = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:randomly"]

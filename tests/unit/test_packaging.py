@@ -1,11 +1,13 @@
 """What is installed says the same everywhere: metadata, provider info, documentation and changelog."""
 
+import doctest
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,6 +27,16 @@ def text_of(*patterns: str) -> str:
 
 def mentions(text: str, name: str) -> bool:
     return re.search(rf"(?<![\w]){re.escape(name)}(?![\w])", text) is not None
+
+
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages([str(INSTALLED)], prefix="airflow_resilient.")
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_are_right(name):
+    assert doctest.testmod(import_module(name)).failed == 0
 
 
 def test_the_version_is_the_same_everywhere():
