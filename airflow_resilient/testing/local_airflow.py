@@ -117,6 +117,7 @@ class TaskProcess:
     """A process that works on a task instance.
 
     :param task_instance_id: :attr:`TaskInstance.id` of the try it works on.
+    :param started: when, in seconds since the epoch; with the pid it tells processes apart.
     :param role: ``"task"`` executes the operator, ``"worker"`` is the executor's process above it, which
         watches the task and reports its end to Airflow.  Without its worker, the death of a task is noticed
         by its missing heartbeat only.
@@ -125,6 +126,16 @@ class TaskProcess:
     pid: int
     task_instance_id: str
     role: str
+    started: float = field(repr=False, default=0.0)
+
+    def kill(self, signal: int = signals.SIGKILL) -> None:
+        """Send it a signal, unless it has ended; nobody else is hit who got its pid since."""
+        import psutil  # type: ignore[import-untyped,unused-ignore]
+
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            process = psutil.Process(self.pid)
+            if process.create_time() == self.started:
+                os.kill(self.pid, signal)
 
 
 @dataclass(frozen=True)
@@ -669,11 +680,12 @@ class LocalAirflow:
                 title = " ".join(process.cmdline()).strip("\0 ")
                 task, worker = _TASK_TITLE.match(title), _WORKER_TITLE.match(title)
                 if task:
-                    found.append(TaskProcess(process.pid, task[1], "task"))
+                    found.append(TaskProcess(process.pid, task[1], "task", process.create_time()))
                 elif worker:
                     # Between its fork and its start a task still bears the title of the worker above it.
                     above = " ".join(psutil.Process(process.ppid()).cmdline()).strip("\0 ")
-                    found.append(TaskProcess(process.pid, worker[1], "task" if above == title else "worker"))
+                    role = "task" if above == title else "worker"
+                    found.append(TaskProcess(process.pid, worker[1], role, process.create_time()))
         wanted = [p for p in found if task_instance is None or p.task_instance_id == task_instance.id]
         return sorted(wanted, key=lambda p: p.role != "worker")
 
@@ -688,13 +700,12 @@ class LocalAirflow:
         :return: their pids.
         :raises LocalAirflowError: when nothing executes it.
         """
-        doomed = [p.pid for p in self.task_processes(task_instance) if worker or p.role == "task"]
-        for pid in doomed:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal)
+        doomed = [p for p in self.task_processes(task_instance) if worker or p.role == "task"]
+        for process in doomed:
+            process.kill(signal)
         if not doomed:
             raise LocalAirflowError(f"no process executes {task_instance}")
-        return doomed
+        return [process.pid for process in doomed]
 
     # ----- waiting, asking
 

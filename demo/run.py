@@ -1,0 +1,361 @@
+"""The demo: a real Airflow and a fake AWS on this machine, the same DAGs with two imports.
+
+1. Airflow's components and the fake AWS start, on loopback, in a directory of their own.
+2. DAGs whose EMR steps need each other's output run through a pool of two slots, with the amazon provider's
+   operators and a poking sensor: they stand still.  Then the import is changed and the same DAGs run again.
+3. Meanwhile a worker is killed right after it has submitted an ECS task, another task right after it has
+   added an EMR step, and the triggerer while task instances are deferred.
+4. A table, a picture and the figures tell what happened; the exit code is 1 if a promise did not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import airflow_resilient
+from airflow_resilient.testing import FakeAws
+from airflow_resilient.testing.local_airflow import LocalAirflow, LocalAirflowError
+from demo.picture import Panel, draw
+from demo.report import Kill, Report, Run, write_docs, write_results
+from demo.slots import Sampler, spans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from airflow_resilient.testing.local_airflow import TaskInstance
+
+HERE = Path(__file__).parent
+PIPELINES = HERE / "dags" / "pipelines.py"
+POOL, SLOTS = "two_slots", 2
+FIRST, SECOND = ("orders", "stock"), ("rates", "report", "invoices")
+IMPORT = "from airflow_resilient import EcsRunTaskOperator, EmrAddStepsOperator, EmrStepSensor\n"
+ECS_TASKS = ("invoice_north", "invoice_south")
+STEPS = ("load_orders", "load_stock", "publish_rates", "check_rates", "build_report")
+_BETWEEN_MARKERS = re.compile(r"(?<=# START operators\n).*?(?=\n# END operators\n)", re.DOTALL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo.
+
+    :return: 0 when all promises held, 1 otherwise.
+    """
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__.split("\n", 1)[0])
+    parser.add_argument(
+        "--keep", action="store_true", help="leave Airflow up until Ctrl-C, for a look at its UI"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="where picture, table and results.json go (default: a new directory)"
+    )
+    parser.add_argument("--update-docs", action="store_true", help="write picture and table into docs/, too")
+    parser.add_argument("--watch", type=float, default=25, help="seconds to watch the first run stand still")
+    options = parser.parse_args(arguments)
+    # A terminated demo stops what it started, like an interrupted one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    out = options.out or Path(tempfile.mkdtemp(prefix="airflow-resilient-demo-"))
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            demo = Demo(stack)
+            report = demo.run(options.watch)
+        except LocalAirflowError as error:
+            print(f"\nThe demo broke off: {error}", file=sys.stderr)
+            return 1
+        picture = out / "slots.png"
+        draw([_panel(report.before), _panel(report.after)], SLOTS, picture)
+        write_results(report, out)
+        print(report.text())
+        print(f"Picture, table and figures: {out}")
+        if options.update_docs:
+            written = write_docs(report, picture, HERE.parent / "docs")
+            print(f"Written for the documentation: {', '.join(map(str, written))}")
+        if options.keep:
+            demo.keep()
+    return 0 if report.held else 1
+
+
+def source_with_changed_import() -> tuple[str, str]:
+    """Give the DAG file as the provider's users have it, and with the import changed."""
+    before = PIPELINES.read_text()
+    return before, _BETWEEN_MARKERS.sub(IMPORT, before)
+
+
+class Demo:
+    """Fake AWS and Airflow, and the story that is played on them.
+
+    :param stack: what is started is closed with it.
+    """
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._began = time.monotonic()
+        self.aws = stack.enter_context(FakeAws().serve())
+        self.say(f"the fake AWS answers on {self.aws.endpoint_url}")
+        self._dags = Path(tempfile.mkdtemp(prefix="airflow-resilient-dags-"))
+        stack.callback(shutil.rmtree, self._dags, ignore_errors=True)
+        self.source_before, self.source_after = source_with_changed_import()
+        self._dag_file.write_text(self.source_before)
+        # Found by Airflow's processes also when the library is a checkout that is not installed.
+        package = str(Path(airflow_resilient.__file__).parent.parent)
+        python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        self.airflow = stack.enter_context(
+            LocalAirflow(
+                self._dags,
+                connections={"aws_default": self.aws.airflow_connection()},
+                pools={POOL: SLOTS},
+                environment={"PYTHONPATH": python_path},
+                progress=self.say,
+            )
+        )
+        self.aws.make_ecs_cluster("demo")
+        for name in ECS_TASKS:
+            self.aws.make_task_definition(name)
+            self.aws.ecs.plan(name, seconds=15)
+        self.aws.emr.plan("load_", seconds=3, needs=["publish_rates"])
+        self.aws.emr.plan("publish_rates", seconds=10)
+        self.aws.emr.plan("check_rates", seconds=3, needs=["load_orders", "load_stock"])
+        self.aws.emr.plan("build_report", seconds=3, needs=["load_orders", "load_stock"])
+
+    @property
+    def _dag_file(self) -> Path:
+        return self._dags / "pipelines.py"
+
+    def say(self, text: str) -> None:
+        """Print a line of progress."""
+        print(f"[{time.monotonic() - self._began:5.1f} s] {text}", flush=True)
+
+    def run(self, watch: float) -> Report:
+        """Play the whole story.
+
+        :param watch: seconds to watch the provider's run.
+        """
+        before = self.run_with_provider(watch)
+        self.change_import()
+        after, kills = self.run_with_resilient()
+        return Report(before, after, kills, seconds=time.monotonic() - self._began, watched=watch)
+
+    def keep(self) -> None:
+        """Wait for Ctrl-C."""
+        self.say(f"Airflow is still up: {self.airflow.url} (no password); Ctrl-C stops it")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print()
+
+    # ----- the two runs
+
+    def run_with_provider(self, watch: float) -> Run:
+        """Let the DAGs stand still for a while, then give up on them."""
+        self.say(f"--- the amazon provider's operators, a pool of {SLOTS} slots")
+        cluster = self.aws.make_emr_cluster("demo", concurrency=10)
+        with Sampler(self.airflow, POOL, ["provider"]) as sampler:
+            self._trigger("provider", FIRST)
+            self.airflow.wait_until(
+                lambda: all(self._state("provider", d, f"wait_for_load_{d}") == "running" for d in FIRST),
+                90,
+                "both sensors poke, each in a slot",
+            )
+            self.say("both slots are held by sensors that wait for the steps of orders and stock")
+            self._trigger("provider", SECOND)
+            wanting = [("rates", "publish_rates"), ("report", "build_report"), ("invoices", "invoice_north")]
+            self.airflow.wait_until(
+                lambda: all(self._state("provider", *task) == "scheduled" for task in wanting),
+                60,
+                "the other DAGs want a slot",
+            )
+            self.say(f"publish_rates, which they wait for, gets no slot; watching that for {watch:.0f} s")
+            since = time.time()
+            self.airflow.wait_until(
+                lambda: time.time() > since + watch, watch + 60, "the provider's run was watched", every=0.5
+            )
+        run = self._look_back("the amazon provider's operators", "provider", sampler, cluster, since)
+        self.say(
+            f"in use all the time: {run.least_held} of {SLOTS} slots; finished: {run.finished} task instances"
+        )
+        for dag in (*FIRST, *SECOND):
+            self.airflow.mark_run(dag, "provider", "failed")
+        self.aws.emr.end_cluster(cluster, "USER_REQUEST")
+        self.airflow.wait_until(
+            lambda: self.airflow.pool_slots(POOL).open == SLOTS, 60, "the sensors have given their slots back"
+        )
+        return run
+
+    def change_import(self) -> None:
+        """Change the import in the DAG file, show how, and wait until Airflow has read it."""
+        self.say("--- the import is changed, nothing else:")
+        difference = difflib.unified_diff(
+            self.source_before.splitlines(),
+            self.source_after.splitlines(),
+            "pipelines.py",
+            "pipelines.py",
+            n=0,
+        )
+        print("\n".join(f"          {line}" for line in list(difference)[2:]))
+        self._dag_file.write_text(self.source_after)
+        for dag in (*FIRST, *SECOND):
+            self.airflow.wait_for_dag(dag, 60, holds=lambda source: source == self.source_after)
+
+    def run_with_resilient(self) -> tuple[Run, list[Kill]]:
+        """Let the same DAGs finish, although workers and the triggerer are killed."""
+        self.say(f"--- airflow_resilient's operators, the same pool of {SLOTS} slots")
+        cluster = self.aws.make_emr_cluster("demo", concurrency=10)
+        everything = (*FIRST, *SECOND)
+        kills = []
+        started = time.monotonic()
+        with Sampler(self.airflow, POOL, ["resilient"]) as sampler:
+            self._trigger("resilient", FIRST)
+            self.airflow.wait_until(
+                lambda: all(self._state("resilient", d, f"wait_for_load_{d}") == "deferred" for d in FIRST),
+                90,
+                "both sensors are deferred",
+                tell=lambda: self._told("resilient"),
+            )
+            self.say("both sensors wait without a slot")
+            assassins = [
+                Assassin(
+                    self, "invoices", "invoice_north", lambda: bool(self._ecs_tasks("invoice_north")), True
+                ),
+                Assassin(
+                    self, "rates", "publish_rates", lambda: bool(self._steps("publish_rates", cluster)), False
+                ),
+            ]
+            self._trigger("resilient", SECOND)
+            for assassin in assassins:
+                assassin.start()
+            # One of the DAGs is deferred on an ECS task, so all three kinds of waits are there.
+            self.airflow.wait_until(
+                lambda: self._state("resilient", "invoices", "invoice_south") == "deferred",
+                90,
+                "invoice_south is deferred",
+                tell=lambda: self._told("resilient"),
+            )
+            deferred = self.airflow.task_instances(states=["deferred"])
+            self.airflow.restart("triggerer", signal.SIGKILL)
+            names = tuple(f"{i.dag_id}.{i.task_id}" for i in deferred)
+            kills.append(Kill("triggerer killed", time.time(), names))
+            self.say(
+                f"the triggerer was killed while {len(deferred)} task instances were deferred, and is back"
+            )
+            kills += [assassin.join() for assassin in assassins]
+            for dag in everything:
+                state = self.airflow.wait_for(dag, "resilient", timeout=180)
+                self.say(f"DAG {dag}: {state}")
+        run = self._look_back("airflow_resilient's operators", "resilient", sampler, cluster, 0)
+        self.say(f"all five DAGs have ended after {time.monotonic() - started:.0f} s")
+        return run, sorted(kills, key=lambda kill: kill.at)
+
+    # ----- looks
+
+    def _trigger(self, run_id: str, dags: Sequence[str]) -> None:
+        for dag in dags:
+            self.airflow.trigger(dag, run_id)
+        self.say(f"triggered {', '.join(dags)}")
+
+    def _state(self, run_id: str, dag: str, task: str) -> str | None:
+        return self.airflow.task_instance(dag, run_id, task).state
+
+    def _told(self, run_id: str) -> str:
+        found = self.airflow.task_instances(None, run_id)
+        return "\n".join(f"  {i.dag_id}.{i.task_id}: {i.state}, try {i.try_number}" for i in found)
+
+    def _steps(self, name: str, cluster: str) -> list[str]:
+        return [step.id for step in self.aws.emr.steps(cluster) if name in step.name]
+
+    def _ecs_tasks(self, family: str) -> list[str]:
+        return [task.arn for task in self.aws.ecs.tasks("demo") if family in task.task_definition]
+
+    def _look_back(self, title: str, run_id: str, sampler: Sampler, cluster: str, since: float) -> Run:
+        """Gather what became of a run, from Airflow, the fake AWS and the samples.
+
+        :param since: the samples after that moment tell whether it stood still.
+        """
+        found = [i for dag in (*FIRST, *SECOND) for i in self.airflow.task_instances(dag, run_id)]
+        jobs = {name: self._steps(name, cluster) for name in STEPS}
+        jobs |= {name: self._ecs_tasks(name) for name in ECS_TASKS}
+        live = [s.name for s in self.aws.emr.steps(cluster) if s.live]
+        live += [t.task_definition for t in self.aws.ecs.tasks("demo") if t.live]
+        return Run(
+            title=title,
+            instances=tuple(sorted(found, key=_by_story)),
+            jobs={f"{i.dag_id}.{i.task_id}": tuple(jobs.get(i.task_id, ())) for i in found},
+            live=tuple(live),
+            spans=tuple(spans(sampler.samples)),
+            samples=tuple(sampler.samples),
+            since=since,
+        )
+
+
+class Assassin:
+    """Kills what executes a task instance, as soon as AWS has taken its job and before it defers.
+
+    :param submitted: says whether AWS has taken the job.
+    :param worker: the worker's process too, so that Airflow learns of it by the missing heartbeat only.
+    """
+
+    def __init__(self, demo: Demo, dag: str, task: str, submitted: Callable[[], bool], worker: bool) -> None:
+        self._demo, self._submitted, self._worker = demo, submitted, worker
+        self._name = f"{dag}.{task}"
+        self._key = (dag, task)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._kill: Kill | None = None
+        self._error: BaseException | None = None
+
+    def start(self) -> None:
+        """Lie in wait, in a thread."""
+        self._thread.start()
+
+    def join(self) -> Kill:
+        """Wait until it is done."""
+        self._thread.join(120)
+        if self._error:
+            raise self._error
+        if self._kill is None:
+            raise LocalAirflowError(f"{self._name} submitted nothing within 120 s, so it was not killed")
+        return self._kill
+
+    def _run(self) -> None:
+        airflow = self._demo.airflow
+        try:
+            dag, task = self._key
+            instance: TaskInstance = airflow.task_instance(dag, "resilient", task)
+            processes = airflow.wait_until(
+                lambda: (found := airflow.task_processes(instance))[1:] and found,
+                90,
+                f"{self._name} is executed",
+            )
+            doomed = [p for p in processes if self._worker or p.role == "task"]
+            # The next lines race with the task, which defers some 0.05 s later.
+            airflow.wait_until(self._submitted, 60, f"AWS has taken the job of {self._name}", every=0.001)
+            for process in doomed:
+                process.kill()
+            what = "worker and task killed" if self._worker else "task process killed"
+            self._kill = Kill(f"{what} after submit", time.time(), (self._name,), fatal=True)
+            pids = ", ".join(str(process.pid) for process in doomed)
+            self._demo.say(f"{self._name}: SIGKILL right after its submit (process {pids})")
+        except BaseException as error:  # noqa: BLE001 - raised again by join()
+            self._error = error
+
+
+def _by_story(instance: TaskInstance) -> tuple[int, str]:
+    number = (*FIRST, *SECOND).index(instance.dag_id)
+    return number, instance.raw.get("start_date") or "9", instance.task_id  # type: ignore[return-value]
+
+
+def _panel(run: Run) -> Panel:
+    zero = run.samples[0].at
+    events = {at - zero: text for at, text in run.events.items()}
+    return Panel(run.title, run.spans, events)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

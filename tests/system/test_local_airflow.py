@@ -1,0 +1,133 @@
+"""The harness itself: what a test can rely on when it starts, kills and asks a real Airflow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from airflow_resilient.testing.local_airflow import LocalAirflow, LocalAirflowError, PoolSlots
+
+
+def state_of(airflow, dag_id, run_id):
+    return airflow.task_instance(dag_id, run_id, dag_id).state
+
+
+def test_run_is_triggered_with_conf_and_its_log_can_be_read(airflow):
+    run_id = airflow.trigger("greet", conf={"name": "world"})
+    assert airflow.wait_for("greet", run_id) == "success"
+    assert "hello" in airflow.task_log("greet", run_id, "greet")
+    assert [i.task_id for i in airflow.task_instances("greet", run_id)] == ["greet"]
+
+
+def test_clear_runs_a_task_again(airflow):
+    run_id = airflow.trigger("greet")
+    airflow.wait_for("greet", run_id)
+    airflow.clear("greet", run_id, ["greet"])
+    airflow.wait_until(lambda: airflow.task_instance("greet", run_id, "greet").try_number == 2, 60)
+    airflow.wait_for("greet", run_id)
+    assert [i.state for i in airflow.tries("greet", run_id, "greet")] == ["success", "success"]
+
+
+def test_failed_run_is_told_with_the_log_of_the_task_that_failed(airflow):
+    run_id = airflow.trigger("fail")
+    with pytest.raises(LocalAirflowError, match=r"is failed, wanted success(.|\n)*as the test asked"):
+        airflow.wait_for("fail", run_id, until=["success"])
+
+
+def test_marking_ends_a_task(airflow):
+    run_id = airflow.trigger("sleep_in_first_try")
+    airflow.wait_until(lambda: state_of(airflow, "sleep_in_first_try", run_id) == "running", 60)
+    airflow.mark("sleep_in_first_try", run_id, "sleep_in_first_try", "failed")
+    assert airflow.wait_for("sleep_in_first_try", run_id) == "failed"
+
+
+@pytest.mark.parametrize("worker", [False, True], ids=["task-alone", "worker-and-task"])
+def test_task_process_is_found_and_killed(airflow, worker):
+    run_id = airflow.trigger("sleep_in_first_try")
+    instance = airflow.task_instance("sleep_in_first_try", run_id, "sleep_in_first_try")
+    airflow.wait_until(lambda: state_of(airflow, "sleep_in_first_try", run_id) == "running", 60)
+    airflow.wait_until(lambda: [p.role for p in airflow.task_processes(instance)] == ["worker", "task"], 30)
+    killed = airflow.kill_task(instance, worker=worker)
+    assert len(killed) == (2 if worker else 1)
+    assert airflow.wait_for("sleep_in_first_try", run_id, timeout=120) == "success"
+    assert airflow.task_instance("sleep_in_first_try", run_id, "sleep_in_first_try").try_number == 2
+
+
+def test_deferred_task_survives_a_killed_triggerer_and_holds_no_slot(airflow):
+    run_id = airflow.trigger("defer")
+    airflow.wait_until(lambda: state_of(airflow, "defer", run_id) == "deferred", 60)
+    before = airflow.pid("triggerer")
+    airflow.restart("triggerer", signal.SIGKILL)
+    assert airflow.pid("triggerer") not in {None, before}
+    slots = airflow.pool_slots("two_slots")
+    assert slots == PoolSlots(total=2, running=0, queued=0, scheduled=0, deferred=slots.deferred, open=2)
+    assert airflow.wait_for("defer", run_id, timeout=120) == "success"
+    assert airflow.task_instance("defer", run_id, "defer").try_number == 1
+
+
+def test_condition_that_never_holds_is_told_with_the_ends_of_all_logs(airflow):
+    with pytest.raises(LocalAirflowError) as caught:
+        airflow.wait_until(lambda: False, 1, "pigs fly")
+    assert "until pigs fly" in str(caught.value)
+    assert all(f"--- {name} (running)" in str(caught.value) for name in airflow.components)
+
+
+def test_everything_listens_on_loopback_only(airflow):
+    import psutil
+
+    sessions = {airflow.pid(name) for name in airflow.components}
+    ours = [p for p in psutil.process_iter() if os.getsid(p.pid) in sessions]
+    addresses = {c.laddr.ip for p in ours for c in p.net_connections("inet") if c.status == "LISTEN"}
+    assert addresses == {"127.0.0.1"}
+
+
+def test_second_airflow_runs_beside_the_first_and_leaves_nothing_behind(airflow, tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    with LocalAirflow(tmp_path, progress=print) as second:
+        pids = [second.pid(name) for name in second.components]
+        assert second.port != airflow.port
+        home = second.home
+        assert home.exists()
+    assert not home.exists()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_taken_port_is_replaced_by_another_one(tmp_path, monkeypatch):
+    (tmp_path / "empty.py").write_text("")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        airflow = LocalAirflow(tmp_path, progress=print)
+        ports = iter([taken.getsockname()[1]])
+        choose = airflow._choose_port
+
+        def choose_taken_port_first():
+            choose()
+            airflow.port = next(ports, airflow.port)
+            airflow._environment = airflow._make_environment()
+
+        monkeypatch.setattr(airflow, "_choose_port", choose_taken_port_first)
+        with airflow:
+            assert airflow.port != taken.getsockname()[1]
+
+
+def test_dead_component_is_told_at_once_with_its_last_words(tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(
+        LocalAirflowError, match=r"died with exit code \d+; its last words:(.|\n)*NoSuchExecutor"
+    ):
+        LocalAirflow(tmp_path, executor="NoSuchExecutor", progress=print).open()
+
+
+def test_python_without_airflow_is_refused(tmp_path):
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    with pytest.raises(LocalAirflowError, match="has no Airflow"):
+        LocalAirflow(tmp_path, python=bare / "bin" / "python").open()
