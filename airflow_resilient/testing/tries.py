@@ -85,9 +85,7 @@ class TaskTries:
         return {"ti": ti, "task_instance": ti, "task": task, "dag_run": run, "run_id": self.run_id}
 
     def start(self) -> Any:
-        """Begin the next try: the returned value, or `Deferred`. XComs of earlier tries are gone, as in
-        Airflow.
-        """
+        """Begin the next try: the returned value, or `Deferred`. Earlier tries' XComs go, as in Airflow."""
         self.try_number += 1
         self.started = datetime.now(timezone.utc)
         self.xcoms.clear()
