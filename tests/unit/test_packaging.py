@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 
 import airflow_resilient
+import airflow_resilient.testing
 from airflow_resilient.provider_info import CONFIG, DISTRIBUTION, get_provider_info
 
 ROOT = Path(__file__).parents[2]
@@ -90,12 +91,17 @@ def test_links_of_provider_info_exist():
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)
 
 
-@pytest.mark.parametrize("name", [name for name in airflow_resilient.__all__ if not name.startswith("__")])
+@pytest.mark.parametrize("name", airflow_resilient.__all__)
 def test_every_public_name_can_be_imported(name):
     assert getattr(airflow_resilient, name) is not None
 
 
-@pytest.mark.parametrize("name", [name for name in airflow_resilient.__all__ if not name.startswith("__")])
+@pytest.mark.parametrize("name", airflow_resilient.testing.__all__)
+def test_every_public_name_for_tests_can_be_imported(name):
+    assert getattr(airflow_resilient.testing, name) is not None
+
+
+@pytest.mark.parametrize("name", [*airflow_resilient.__all__, *airflow_resilient.testing.__all__])
 def test_every_public_name_is_documented_and_in_the_changelog(name):
     assert mentions(text_of("docs/reference.md"), name), "docs/reference.md does not list it"
     assert mentions(text_of("CHANGELOG.md", "changelog.d/*.md"), name), "no line of the changelog names it"
