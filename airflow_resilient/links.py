@@ -45,8 +45,9 @@ def log_stream_url(*, region_name: str, group: str, stream: str) -> str:
 
     The console wants names escaped twice, with ``$`` instead of ``%``.
 
-    >>> log_stream_url(region_name="cn-north-1", group="/ecs/etl", stream="ecs/main/01")[-61:]
-    's/log-group/$252Fecs$252Fetl/log-events/ecs$252Fmain$252F01'
+    >>> url = log_stream_url(region_name="cn-north-1", group="/ecs/etl", stream="ecs/main/01")
+    >>> url.partition("#")[2]
+    'logsV2:log-groups/log-group/$252Fecs$252Fetl/log-events/ecs$252Fmain$252F01'
     """
     if not group or not stream:
         return ""
