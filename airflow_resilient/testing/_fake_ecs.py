@@ -6,10 +6,12 @@ Clusters, task definitions and everything else stay moto's.
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from airflow_resilient.testing._fake_lock import locked
 from airflow_resilient.testing._fake_moto import ask_moto
 from airflow_resilient.testing._fake_plans import Plans, seconds_and_exit
 from airflow_resilient.testing._fake_wire import ACCOUNT, AwsError
@@ -183,7 +185,8 @@ class FakeEcs:
     consistency.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], lock: threading.RLock) -> None:
+        self._lock = lock
         self.default = EcsPlan()
         self.visible_after_seconds = 0.0
         self.forget_after_seconds = HOUR
@@ -229,8 +232,10 @@ class FakeEcs:
                 and (cluster is None or cluster == request["cluster name"])
             )
 
-        self._plans.add(fits, fields, then, self.default)
+        with self._lock:
+            self._plans.add(fits, fields, then, self.default)
 
+    @locked
     def finish(
         self,
         task: str,
@@ -247,10 +252,12 @@ class FakeEcs:
         """
         self._end_now(task, exit_code, stop_code, reason or REASONS.get(stop_code), container_reason)
 
+    @locked
     def interrupt_spot(self, task: str, exit_code: int | None = 0, *, code: str = "SpotInterruption") -> None:
         """Take the Spot capacity from under a task; one that handles SIGTERM well reports exit code 0."""
         self._end_now(task, exit_code, code, REASONS.get(code))
 
+    @locked
     def lose_host(self, task: str, instance: str = "i-0123456789abcdef0") -> None:
         """Let the EC2 instance under a task disappear: no exit codes, no stop code.
 
@@ -258,10 +265,12 @@ class FakeEcs:
         """
         self._end_now(task, None, None, f"Host EC2 (instance {instance}) terminated.")
 
+    @locked
     def forget(self, task: str) -> None:
         """Let the API forget a task now."""
         self._task(task).forgotten = True
 
+    @locked
     def tasks(self, cluster: str | None = None, *, started_by: str | None = None) -> list[EcsTask]:
         """List all tasks that ever were, forgotten ones too, oldest first.
 
@@ -277,6 +286,7 @@ class FakeEcs:
             and (started_by is None or started_by in (view.started_by or ""))
         ]
 
+    @locked
     def task(self, task: str) -> EcsTask:
         """Look at one task, by ARN or id, forgotten or not."""
         return self._view(self._task(task), self._now())

@@ -7,6 +7,7 @@ is computed when somebody looks: all that is due by then happens in the order of
 from __future__ import annotations
 
 import re
+import threading
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +15,7 @@ from random import SystemRandom
 from string import ascii_uppercase, digits
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_resilient.testing._fake_lock import locked
 from airflow_resilient.testing._fake_moto import ask_moto
 from airflow_resilient.testing._fake_plans import Plans, seconds_and_exit
 from airflow_resilient.testing._fake_wire import ACCOUNT, AwsError
@@ -182,6 +184,7 @@ class FakeEmr:
         before it.
     :ivar start_seconds: from RunJobFlow until the cluster is ready, half of it BOOTSTRAPPING.
     :ivar terminate_seconds: how long a cluster is TERMINATING.
+    :ivar visible_after_seconds: how long ListSteps leaves out a new step. AWS promises nothing about it.
     :ivar running_steps_become: state of steps that ran when their cluster ended by itself. After
         TerminateJobFlows they are CANCELLED (its reference: "any step not yet completed is canceled"); for
         other ends AWS documents the states FAILED and INTERRUPTED, but not which one it is.
@@ -189,10 +192,12 @@ class FakeEmr:
         ``refuse``. AWS does not document it.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], lock: threading.RLock) -> None:
+        self._lock = lock
         self.default = EmrPlan()
         self.start_seconds = 0.0
         self.terminate_seconds = 0.0
+        self.visible_after_seconds = 0.0
         self.running_steps_become: Outcome = "FAILED"
         self.unknown_step_ids: Literal["leave out", "refuse"] = "leave out"
         self._clock = now
@@ -236,8 +241,10 @@ class FakeEmr:
                 cluster_id is None or cluster_id == request["cluster id"]
             )
 
-        self._plans.add(fits, fields, then, self.default)
+        with self._lock:
+            self._plans.add(fits, fields, then, self.default)
 
+    @locked
     def finish(
         self,
         step_id: str,
@@ -258,6 +265,7 @@ class FakeEmr:
         self._end_step(cluster, step, now, outcome, _failure(outcome, reason, message, log_file))
         self._settle()
 
+    @locked
     def end_cluster(
         self,
         cluster_id: str,
@@ -279,6 +287,7 @@ class FakeEmr:
         self._end_cluster(self._clusters[cluster_id], now, code, message, becomes)
         self._settle()
 
+    @locked
     def steps(self, cluster_id: str | None = None) -> list[EmrStep]:
         """List all steps that ever were, oldest first."""
         self._settle()
@@ -300,10 +309,12 @@ class FakeEmr:
             for step in cluster.steps.values()
         ]
 
+    @locked
     def step(self, step_id: str) -> EmrStep:
         """Look at one step."""
         return next(step for step in self.steps() if step.id == step_id)
 
+    @locked
     def clusters(self) -> list[EmrCluster]:
         """List all clusters that ever were, oldest first."""
         self._settle()
@@ -437,7 +448,7 @@ class FakeEmr:
         return {"StepIds": [step.id for step in added]}
 
     def _list_steps(self, region: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        self._settle()
+        now = self._settle()
         cluster = self._cluster(region, params.get("ClusterId"))
         states, ids = params.get("StepStates", []), params.get("StepIds", [])
         if len(ids) > _MOST_IDS:
@@ -450,7 +461,9 @@ class FakeEmr:
         found = [
             _step_shape(cluster, step)
             for step in cluster.steps.values()
-            if (not ids or step.id in ids) and (not states or step.state in states)
+            if (not ids or step.id in ids)
+            and (not states or step.state in states)
+            and now >= step.created + self.visible_after_seconds
         ]
         # ListSteps reference: "in reverse order unless you specify stepIds ... or filter by StepStates".
         return _page("Steps", found if ids or states else found[::-1], params)

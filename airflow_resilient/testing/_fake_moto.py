@@ -90,7 +90,8 @@ class InProcess:
     """moto's switch for boto3 clients of this process, with the fake in front.
 
     moto registers one handler with botocore, for all clients. While this is on, that handler's
-    ``process_request`` is ours: it answers itself, or asks moto, and refuses what both do not know (but for loopback addresses).
+    ``process_request`` is ours: it answers itself, or asks moto, and refuses what both do not know (but for
+    loopback addresses).
     """
 
     def __init__(self, front: Front, region: str) -> None:

@@ -56,7 +56,7 @@ class AwsError(Exception):
         self.members = members
 
 
-class ConnectionDropped(Exception):  # noqa: N818 - it is an event on the wire, not an error of ours
+class ConnectionDropped(Exception):
     """The answer never reaches the caller: the connection is closed without one."""
 
 

@@ -31,7 +31,7 @@ import os
 import sys
 import threading
 import time as real_time
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -73,6 +73,7 @@ __all__ = [
 ]
 
 _READS = ("Describe", "List", "Get")
+_JOURNAL_LENGTH = 100_000
 _UNWANTED = (
     "AWS_ENDPOINT_URL",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
@@ -137,9 +138,9 @@ class FakeAws:
         self._buckets = Buckets(buckets or {})
         self._faults = Faults()
         self._calls: Counter[str] = Counter()
-        self._journal: list[Call] = []
-        self.ecs: FakeEcs = FakeEcs(self.now)
-        self.emr: FakeEmr = FakeEmr(self.now)
+        self._journal: deque[Call] = deque(maxlen=_JOURNAL_LENGTH)
+        self.ecs: FakeEcs = FakeEcs(self.now, self._lock)
+        self.emr: FakeEmr = FakeEmr(self.now, self._lock)
         self._actions = {
             **{f"ecs:{name}": action for name, action in self.ecs.actions.items()},
             **{f"emr:{name}": action for name, action in self.emr.actions.items()},
@@ -310,7 +311,7 @@ class FakeAws:
 
     @property
     def journal(self) -> list[Call]:
-        """All calls in the order of their answers."""
+        """The latest 100,000 calls in the order of their answers."""
         with self._lock:
             return list(self._journal)
 

@@ -77,6 +77,25 @@ def test_clients_of_any_thread_see_the_same_account(aws):
     assert aws.calls["ecs:RunTask"] == 16
 
 
+def test_a_test_may_look_while_other_threads_start_jobs(aws):
+    cluster = aws.make_emr_cluster()
+    step = {"Name": "a", "ActionOnFailure": "CONTINUE", "HadoopJarStep": {"Jar": "command-runner.jar"}}
+    ecs, emr = boto3.client("ecs"), boto3.client("emr")
+
+    def start(_):
+        run(ecs)
+        emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])
+
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(start, number) for number in range(40)]
+        while not all(job.done() for job in jobs):
+            assert len(aws.ecs.tasks()) <= 40
+            assert len(aws.emr.steps()) <= 40
+    for job in jobs:
+        job.result()
+    assert (len(aws.ecs.tasks()), len(aws.emr.steps())) == (40, 40)
+
+
 def test_both_doors_may_be_open_at_once():
     with FakeAws(fake_time=True) as aws:
         aws.serve()

@@ -145,15 +145,16 @@ def test_a_failed_step_has_failure_details(aws, emr):
 
 
 @pytest.mark.parametrize(
-    ("action", "second", "state"),
+    ("action", "ends"),
     [
-        ("CONTINUE", "RUNNING", "RUNNING"),
-        ("CANCEL_AND_WAIT", "CANCELLED", "WAITING"),
-        ("TERMINATE_CLUSTER", "CANCELLED", "TERMINATED_WITH_ERRORS"),
-        ("TERMINATE_JOB_FLOW", "CANCELLED", "TERMINATED_WITH_ERRORS"),
+        ("CONTINUE", ("RUNNING", "RUNNING")),
+        ("CANCEL_AND_WAIT", ("CANCELLED", "WAITING")),
+        ("TERMINATE_CLUSTER", ("CANCELLED", "TERMINATED_WITH_ERRORS")),
+        ("TERMINATE_JOB_FLOW", ("CANCELLED", "TERMINATED_WITH_ERRORS")),
     ],
 )
-def test_a_failure_does_what_action_on_failure_says(aws, emr, cluster, action, second, state):
+def test_a_failure_does_what_action_on_failure_says(aws, emr, cluster, action, ends):
+    second, state = ends
     aws.emr.plan("a", outcome="FAILED")
     add(emr, cluster, "a", "b", action=action)
     aws.advance(1)
@@ -230,6 +231,15 @@ def test_list_steps_takes_ten_ids_at_most(emr, cluster):
     ids = add(emr, cluster, *"abcdefghijk")
     assert len(emr.list_steps(ClusterId=cluster, StepIds=ids[:10])["Steps"]) == 10
     assert error_of(emr.list_steps, ClusterId=cluster, StepIds=ids)[0] == "ValidationException"
+
+
+def test_list_steps_may_show_a_new_step_late(aws, emr, cluster):
+    aws.emr.visible_after_seconds = 3
+    (new,) = add(emr, cluster, "a")
+    assert emr.list_steps(ClusterId=cluster)["Steps"] == []
+    assert emr.describe_step(ClusterId=cluster, StepId=new)["Step"]["Name"] == "a"
+    aws.advance(3)
+    assert [each["Id"] for each in emr.list_steps(ClusterId=cluster)["Steps"]] == [new]
 
 
 def test_list_steps_leaves_out_or_refuses_unknown_ids(aws, emr, cluster):
