@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -100,11 +101,13 @@ def test_the_table_of_parameters_has_all_of_the_providers(module, name):
 
 
 def test_the_recipe_about_tests_passes_its_own_tests(tmp_path):
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    recipe = Path(shutil.copy(RECIPES / "test-your-dag-without-aws.py", dags))
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
     airflow = [sys.executable, "-m", "airflow"]
     subprocess.run([*airflow, "db", "migrate"], check=True, env=environment, capture_output=True, timeout=300)
     tests = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:randomly"]
-    recipe = RECIPES / "test-your-dag-without-aws.py"
     ran = subprocess.run(
         [*tests, str(recipe)],
         env=environment,
