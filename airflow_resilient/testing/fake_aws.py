@@ -70,6 +70,8 @@ __all__ = [
     "EmrPlan",
     "EmrStep",
     "FakeAws",
+    "FakeEcs",
+    "FakeEmr",
 ]
 
 _READS = ("Describe", "List", "Get")

@@ -4,8 +4,6 @@ A test that fails here is good news: moto has gained something. Then take the ga
 README.md, and see whether the fake can pass that operation through.
 """
 
-import time
-
 import boto3
 import pytest
 from botocore.config import Config
@@ -174,7 +172,5 @@ def test_steps_forget_their_execution_role(emr):
 
 def test_nothing_is_ever_throttled(emr):
     cluster = start_cluster(emr)
-    began = time.monotonic()
-    for _ in range(30):
+    for _ in range(60):  # AWS allows ten, then one in two seconds
         emr.list_steps(ClusterId=cluster)
-    assert time.monotonic() - began < 20  # AWS allows ten, then one in two seconds
