@@ -374,7 +374,9 @@ def decide(owner: Owner, facts: Facts, policy: Policy) -> Action:
     :raises: nothing.
     """
     jobs = sorted(facts.jobs, key=lambda job: (job.created, job.claim, job.id))
-    mine = [job for job in jobs if owner.owns(job) or job.id in facts.news]
+    # Only a later try gives a number above ours: who sees one has lost the lease, and leaves it alone.
+    newer = [job for job in jobs if job.claim.number > owner.try_number and job.id not in facts.news]
+    mine = [job for job in jobs if job not in newer and (owner.owns(job) or job.id in facts.news)]
     live = [job for job in jobs if job.live]
 
     if facts.overdue and facts.patience_over and live:
@@ -386,7 +388,7 @@ def decide(owner: Owner, facts: Facts, policy: Policy) -> Action:
         iter(running), None
     )
     for job in live:
-        if job is not stays and job.phase is not Phase.STOPPING:
+        if job is not stays and job not in newer and job.phase is not Phase.STOPPING:
             return Cancel(job, DUPLICATE if job in mine else SUPERSEDED)
     if facts.overdue and stays and policy.on_timeout == "leave":
         return TimedOut(stays, f"{stays.id} is left running, as on_timeout='leave' asks")
@@ -415,18 +417,24 @@ def decide(owner: Owner, facts: Facts, policy: Policy) -> Action:
         if len(failed) + facts.refusals > policy.infrastructure_retries:
             spent = f"all {policy.infrastructure_retries} infrastructure_retries are spent"
             return Finish(last, f"{last.id} failed by infrastructure; {spent}")
-        again = sum(job.claim.number == last.claim.number for job in jobs)
         attempt = len(failed) + facts.refusals
         why = (
             f"{last.id} failed by infrastructure ({last.reason or 'no reason given'}): "
             f"submitting again, {attempt} of {policy.infrastructure_retries}"
         )
-        return Submit(Claim(owner.family, last.claim.number, again), why, policy.backoff(attempt))
+        return Submit(_unused(owner, last.claim.number, jobs), why, policy.backoff(attempt))
     if facts.refusals > policy.infrastructure_retries:
         return OutOfRoom(facts.refusals, f"no capacity, {facts.refusals} times in this try")
-    number = max([owner.since, *(job.claim.number for job in jobs)]) + 1
+    # Never above our try number, or the clear that follows could not tell our job from its own.
+    number = max([owner.since, *(job.claim.number for job in mine)]) + 1
     after = policy.backoff(facts.refusals) if facts.refusals else 0.0
-    return Submit(Claim(owner.family, number), _why_submit(jobs, mine, facts), after)
+    return Submit(_unused(owner, number, jobs), _why_submit(jobs, mine, facts), after)
+
+
+def _unused(owner: Owner, number: int, jobs: Iterable[Job]) -> Claim:
+    """The claim of this number with a token that none of `jobs` has used, as far as that is known."""
+    used = [job.claim.again for job in jobs if job.claim.number == number]
+    return Claim(owner.family, number, max(len(used), max(used, default=-1) + 1))
 
 
 def _story(job: Job, facts: Facts) -> str:
@@ -460,8 +468,8 @@ class Memory:
     :param refusals: see `Facts`.
     :param trouble: transient errors in a row.
     :param waited: the submission whose back-off has been served.
-    :param unsure: the answer to a submission was lost; whether it took effect is to be found out before
-        anything else.
+    :param unsure: number of the claim under which a submission was sent whose answer was lost; whether it took
+        effect is to be found out before anything else.
     :param overdue_since: when a visit first found that the deadline had passed.
     """
 
@@ -471,7 +479,7 @@ class Memory:
     refusals: int = 0
     trouble: int = 0
     waited: str = ""
-    unsure: bool = False
+    unsure: int = 0
     overdue_since: float | None = None
 
     def pack(self) -> dict[str, Any]:
@@ -580,17 +588,19 @@ def reconcile(
                     senses.sleep(listing_lag(service))
                     settled = True
                 for job in service.find(owner.claims()):
+                    if job.claim.number == memory.unsure and job.id not in known and owner.owns(job):
+                        news.add(job.id)  # it is ours: we have sent it, and only the answer was lost
                     add(job)
-                searched, memory = True, replace(memory, unsure=False)
+                searched, memory = True, replace(memory, unsure=0)
             elif isinstance(action, Submit):
                 occasion = f"{action.claim.token}/{memory.refusals}"
                 if action.after and memory.waited != occasion:
                     return remember(waited=occasion), Pause(jitter(action.after, senses.random), action.why)
                 senses.log.info("%s", action.why)
-                memory = replace(memory, unsure=True)
+                memory = replace(memory, unsure=action.claim.number)
                 asked = senses.now()
                 job = service.submit(action.claim)
-                memory = replace(memory, unsure=False)
+                memory = replace(memory, unsure=0)
                 submissions += 1
                 if submissions > MOST_SUBMISSIONS:
                     raise RuntimeError(
@@ -598,7 +608,7 @@ def reconcile(
                         f"service's clock, asked for at {asked:.0f} by ours: do they differ by a minute?"
                     )
                 old = job.created < asked - CLOCK_SKEW or job.id in known
-                add(job)
+                add(replace(job, claim=action.claim))  # a name does not tell which token it has used up
                 if not owner.owns(job) or (old and not job.live):
                     senses.log.info(
                         "the token %s had started %s already, which %s",
@@ -612,17 +622,22 @@ def reconcile(
             elif isinstance(action, Cancel):
                 senses.log.info("cancelling %s: %s", action.job.id, action.why)
                 look = service.cancel(action.job, action.why)
-                add(replace(look, phase=Phase.STOPPING) if look.live else look)
+                # One that the service does not know is watched as well: the watch tells "not yet" from "lost".
+                unclear = look.live or look.phase is Phase.LOST
+                add(replace(look, phase=Phase.STOPPING) if unclear else look)
                 if action.why != OVERDUE:
                     news.discard(action.job.id)  # its end is our doing, and no news
             else:
-                if isinstance(action, Watch) and owner.owns(action.jobs[0]):
-                    news.add(action.jobs[0].id)
+                if isinstance(action, Watch):
+                    first = action.jobs[0]
+                    # What was being stopped when we found it was given up by somebody before us: no news.
+                    if owner.owns(first) and first.phase is not Phase.STOPPING:
+                        news.add(first.id)
                 senses.log.info("%s", action.why)
                 return remember(trouble=0), action
         except NoRoom as error:
             senses.log.warning("no capacity: %s", error)
-            memory = replace(memory, refusals=memory.refusals + 1, unsure=False)
+            memory = replace(memory, refusals=memory.refusals + 1, unsure=0)
         except Exception as error:
             if not service.is_transient(error):
                 raise
