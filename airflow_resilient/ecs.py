@@ -48,6 +48,7 @@ Source: RunTask reference: wait "gradually up to about five minutes" for a new t
 _LONGEST_REASON = 500
 
 # --- what a look means --------------------------------------------------------------------------
+# Patterns are compiled at their first use: most processes only parse DAG files.
 
 _NOT_STARTED = ("PROVISIONING", "PENDING", "ACTIVATING")
 # Source: Task in the API reference, ``stopCode``; ECS developer guide, "Stopped tasks error codes".
@@ -55,7 +56,7 @@ _TAKEN_AWAY = ("SpotInterruption", "TerminationNotice", "InfrastructureHealth")
 # Source: ECS developer guide, "Stopped tasks error messages"; Fargate task maintenance. Without a stop code,
 # and
 # with whatever exit codes the containers had.
-_HOST_LOST = re.compile(
+_HOST_LOST = (
     r"Host EC2 \(instance .+?\) (stopped|terminated)|performing maintenance on the underlying infrastructure"
 )
 # Why a task that did not start, or lost its containers, may well start elsewhere or a minute later.
@@ -63,17 +64,16 @@ _HOST_LOST = re.compile(
 # CannotPullContainerError,
 # ContainerRuntimeTimeoutError, ENI and capacity messages); aws/amazon-ecs-agent issue 4825; Airflow issue
 # 15000.
-_PASSES = re.compile(
-    r"timeout waiting for .{0,40}provisioning"
+_PASSES = (
+    r"(?i)timeout waiting for .{0,40}provisioning"
     r"|i/o timeout|context deadline exceeded|TLS handshake timeout|Client\.Timeout|request canceled"
     r"|connection reset by peer|connection timed out|unexpected EOF"
     r"|toomanyrequests|too many requests|pull rate limit|rate exceeded|Throttling|RequestLimitExceeded"
     r"|(ContainerRuntime|Docker)TimeoutError|timed out after waiting"
     r"|capacity is unavailable|InsufficientInstanceCapacity|InsufficientFreeAddresses|RESOURCE:"
-    r"|(http|status)[a-z ]*:? 5\d\d|InternalServerError|internal server error|service unavailable",
-    re.IGNORECASE,
+    r"|(http|status)[a-z ]*:? 5\d\d|InternalServerError|internal server error|service unavailable"
 )
-_OUT_OF_MEMORY = re.compile(r"OutOfMemory", re.IGNORECASE)
+_OUT_OF_MEMORY = r"(?i)OutOfMemory"
 
 
 class _Container(NamedTuple):
@@ -155,10 +155,10 @@ def _end(judged: Sequence[_Container], stop_code: str, stopped_reason: str) -> _
     elsewhere = _End(Phase.FAILED, Cause.INFRASTRUCTURE, "This passes: it is run again elsewhere.")
     if stop_code == "UserInitiated":  # a container that stops gracefully reports exit code 0
         return _End(Phase.CANCELLED, Cause.USER, "")
-    if stop_code in _TAKEN_AWAY or _HOST_LOST.search(stopped_reason):
+    if stop_code in _TAKEN_AWAY or re.search(_HOST_LOST, stopped_reason):
         return elsewhere
     if stop_code == "TaskFailedToStart":
-        if _PASSES.search(reasons):
+        if re.search(_PASSES, reasons):
             return elsewhere
         if failed:
             return application
@@ -166,12 +166,12 @@ def _end(judged: Sequence[_Container], stop_code: str, stopped_reason: str) -> _
     if stop_code not in ("", "EssentialContainerExited"):
         return _End(Phase.FAILED, Cause.UNKNOWN, "This stop code does not tell whether the work was done.")
     if failed:
-        if any(_OUT_OF_MEMORY.search(each.reason) for each in failed):
+        if any(re.search(_OUT_OF_MEMORY, each.reason) for each in failed):
             return application._replace(advice="Give the container more memory in the task definition.")
         return application
     if judged and all(each.code == 0 for each in judged):
         return _End(Phase.SUCCEEDED, Cause.UNKNOWN, "")
-    if _PASSES.search(reasons):
+    if re.search(_PASSES, reasons):
         return elsewhere
     return _End(Phase.FAILED, Cause.UNKNOWN, "Whether the work was done is not known: look at its output.")
 
@@ -204,17 +204,16 @@ def _seconds(moment: Any, otherwise: Any) -> Any:
 # Why RunTask takes no task now but may later. Source: ECS developer guide, "API failure reasons"; agents
 # disconnect
 # several times an hour as their normal operation (developer guide, "Amazon ECS events").
-_NO_ROOM_FAILURE = re.compile(r"RESOURCE|AGENT|capacity|limit", re.IGNORECASE)
+_NO_ROOM_FAILURE = r"(?i)RESOURCE|AGENT|capacity|limit"
 # The same said by an error of unspecific code, so that only the text tells.
 # Source: Airflow issue 48001 for Fargate, aws/aws-sdk-ruby issue 3047 for capacity providers,
 # wellcomecollection/platform issue 3875 for Fargate's quota.
-_NO_ROOM_ERROR = re.compile(
-    r"capacity is unavailable|reached the limit on the number|capacity limit exceeded|provisioning state"
-    r"|No Container Instances were found",
-    re.IGNORECASE,
+_NO_ROOM_ERROR = (
+    r"(?i)capacity is unavailable|reached the limit on the number|capacity limit exceeded|provisioning state"
+    r"|No Container Instances were found"
 )
 # A throttle of EC2 that ECS wraps into InvalidParameterException. Source: dask/dask-cloudprovider issue 56.
-_THROTTLED = re.compile(r"RequestLimitExceeded|Request limit exceeded|Rate exceeded", re.IGNORECASE)
+_THROTTLED = r"(?i)RequestLimitExceeded|Request limit exceeded|Rate exceeded"
 _ADVICE = {
     "AccessDeniedException": "Allow ecs:RunTask on the task definition and iam:PassRole on its roles.",
     "ClusterNotFoundException": "Check cluster, region_name and aws_conn_id.",
@@ -264,7 +263,7 @@ class EcsTasks:
         return (
             isinstance(error, _NotKnownYet)
             or self.access.is_transient(error)
-            or (wrapped and bool(_THROTTLED.search(str(error))))
+            or (wrapped and bool(re.search(_THROTTLED, str(error))))
         )
 
     def find(self, claims: Sequence[Claim]) -> list[Job]:
@@ -443,7 +442,7 @@ class EcsTasks:
             " ".join(filter(None, (each.get("reason"), each.get("detail")))) for each in failures
         )
         text = f"ECS started no task {self._name()}: {', '.join(reasons) or 'it gave no reason'}"
-        if any(_NO_ROOM_FAILURE.search(reason) for reason in reasons):
+        if any(re.search(_NO_ROOM_FAILURE, reason) for reason in reasons):
             raise NoCapacity(text, {"failures": list(failures)})
         raise NotSubmitted(
             f"{text}. Check placement, launch type and task definition.", {"failures": list(failures)}
@@ -456,7 +455,7 @@ class EcsTasks:
         if self.is_transient(error):
             return
         response = getattr(error, "response", None)
-        if isinstance(error, ClientError) and _NO_ROOM_ERROR.search(str(error)):
+        if isinstance(error, ClientError) and re.search(_NO_ROOM_ERROR, str(error)):
             raise NoCapacity(f"ECS started no task {self._name()}: {say(error)}", response) from None
         if isinstance(error, ClientError | ParamValidationError):
             advice = _ADVICE.get(error_code(error), "Mend the request.")
