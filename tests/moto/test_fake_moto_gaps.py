@@ -112,8 +112,8 @@ def test_exit_codes_are_always_0_even_before_a_task_runs(ecs):
 def test_only_the_first_step_runs_and_never_ends(emr):
     cluster = start_cluster(emr)
     add(emr, cluster, "a", "b")
-    assert states(emr, cluster) == {"a": "RUNNING", "b": "PENDING"}
-    assert states(emr, cluster) == {"a": "RUNNING", "b": "PENDING"}
+    for _ in range(50):  # where moto lets states progress, it does so look by look
+        assert states(emr, cluster) == {"a": "RUNNING", "b": "PENDING"}
 
 
 def test_step_concurrency_changes_nothing(emr):
