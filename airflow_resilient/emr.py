@@ -254,11 +254,11 @@ def _step_end(step: Step) -> str:
 def _cluster_end(cluster_id: str, cluster: Mapping[str, Any], bad: Sequence[Step]) -> str:
     code = _died_with(cluster, bad)
     message = (cluster.get("StateChangeReason") or {}).get("Message")
-    because = f" ({_brief(message, 120)})" if message else ""
+    because = f" ({_brief(message, 80)})" if message else ""
     return f" Its cluster {cluster_id} ended by {code}{because}." if code else ""
 
 
-def _brief(text: Any, most: int = 140) -> str:
+def _brief(text: Any, most: int = 120) -> str:
     words = " ".join(str(text).split())
     return words if len(words) <= most else words[: most - 1] + "…"
 
@@ -337,7 +337,7 @@ def read_list(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return ast.literal_eval(value.strip())
@@ -933,7 +933,7 @@ class EmrAddStepsOperator(RemoteJobOperator):
             **_access_of(self),
             job_flow_id=self.job_flow_id,
             job_flow_name=self.job_flow_name,
-            cluster_states=read_list(self.cluster_states) or (),
+            cluster_states=_states(self.cluster_states),
             steps=partial(self._request, context),
             execution_role_arn=self.execution_role_arn,
             not_before=compat.run_start(context),
