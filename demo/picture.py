@@ -46,13 +46,17 @@ def draw(panels: Sequence[Panel], slots: int, path: Path) -> None:
     from matplotlib.patches import Patch
 
     waits = [_waiting_rows(panel) for panel in panels]
-    ratios = [slots * 1.6 + len(rows) * 0.62 + 0.4 for rows in waits]
+    ratios = [
+        slots * 1.6 + len(rows) * 0.62 + len(panel.events) * 0.5 + 0.4
+        for panel, rows in zip(panels, waits, strict=True)
+    ]
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(11, 0.34 * sum(ratios) + 1.5), height_ratios=ratios, sharex=True
     )
+    longest = max((span.end for panel in panels for span in panel.spans), default=1.0)
+    axes[-1].set_xlim(0, longest * 1.01)
     for panel, rows, ax in zip(panels, waits, axes, strict=True):
-        _draw_panel(ax, panel, rows, slots)
-    axes[-1].set_xlim(left=0)
+        _draw_panel(ax, panel, rows, slots, longest / 120)
     axes[-1].set_xlabel("seconds since the first DAG was triggered")
     legend = [Patch(color=colour, label=f"DAG {dag}") for dag, colour in _COLOURS.items()]
     legend.append(Patch(facecolor="#dddddd", edgecolor="#888888", label="deferred: no slot"))
@@ -73,7 +77,12 @@ def _shown(span: Span) -> bool:
     return span.kind == "deferred" or (span.kind == "scheduled" and span.seconds >= 1)
 
 
-def _draw_panel(ax: Axes, panel: Panel, rows: Sequence[str], slots: int) -> None:
+def _draw_panel(ax: Axes, panel: Panel, rows: Sequence[str], slots: int, letter: float) -> None:
+    """Draw one run.
+
+    :param rows: names that wait, one row each.
+    :param letter: width of a letter in seconds of the time scale.
+    """
     colour = {span.name: _COLOURS.get(span.name.split(".")[0], "#777777") for span in panel.spans}
     ticks: dict[float, str] = {}
     for number, lane in enumerate(lanes(span for span in panel.spans if span.kind == "slot")):
@@ -81,7 +90,7 @@ def _draw_panel(ax: Axes, panel: Panel, rows: Sequence[str], slots: int) -> None
         ticks[y] = f"slot {number + 1}" if number < slots else ""
         for span in lane:
             ax.barh(y, span.seconds, left=span.start, height=1.3, color=colour[span.name], edgecolor="white")
-            if span.seconds > 6:  # noqa: PLR2004 - there is room for its name
+            if span.seconds > letter * len(_task(span.name)):
                 middle = span.start + span.seconds / 2
                 ax.text(middle, y, _task(span.name), ha="center", va="center", fontsize=8, color="white")
     for number, name in enumerate(rows):
@@ -100,13 +109,14 @@ def _draw_panel(ax: Axes, panel: Panel, rows: Sequence[str], slots: int) -> None
                     hatch="////" if wants else None,
                     linewidth=0.8,
                 )
-    top = 0.8
-    for at, text in panel.events.items():
-        ax.axvline(at, color=_KILL, linewidth=1, linestyle="--")
-        ax.text(at, top, f" {text}", color=_KILL, fontsize=7, va="top", ha="left", rotation=0)
-        top -= 0.45
+    bottom = -1.6 * slots - 0.62 * len(rows) + 0.1
+    top = 0.7 + 0.5 * len(panel.events)
+    for number, (at, text) in enumerate(sorted(panel.events.items())):
+        y = top - 0.5 * number
+        ax.plot([at, at], [bottom, y], color=_KILL, linewidth=1, linestyle="--", clip_on=False)
+        ax.text(at + letter, y, text, color=_KILL, fontsize=7.5, va="center", ha="left")
     ax.set_yticks(list(ticks), list(ticks.values()), fontsize=7)
-    ax.set_ylim(-1.6 * slots - 0.62 * len(rows) + 0.1, 1.0)
+    ax.set_ylim(bottom, top + 0.3)
     ax.set_title(panel.title, fontsize=10, loc="left")
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)

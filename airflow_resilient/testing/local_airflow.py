@@ -63,6 +63,15 @@ _TASK_TITLE = re.compile(rf"^airflow worker -- ({_UUID})$")
 _WORKER_TITLE = re.compile(rf"^airflow (?:worker -- .+|supervisor): ({_UUID})$")
 
 
+# How long a writer waits for the others.  The API server writes (its audit log, for one) in its event loop,
+# which the others need to commit: whatever it waits then is lost for everybody, and its clients try again
+# after an error.
+_SQLITE_CONNECT_ARGUMENTS = """\
+brief = {"timeout": 2}
+patient = {"timeout": 30}
+"""
+
+
 class LocalAirflowError(RuntimeError):
     """Something did not happen in time, or a component died; the message shows the last log lines."""
 
@@ -209,6 +218,10 @@ def _release(version: str) -> _Release:
     if int(version.split(".", maxsplit=1)[0]) >= 3:  # noqa: PLR2004
         return _AIRFLOW_3
     raise LocalAirflowError(f"LocalAirflow starts Airflow 3; {version} is not supported yet")
+
+
+class _PortTakenError(LocalAirflowError):
+    """Between choosing a port and listening on it, another process was faster."""
 
 
 class _Process:
@@ -380,12 +393,13 @@ class LocalAirflow:
             try:
                 self.wait_until(self._healthy, until - time.monotonic(), what="all components are healthy")
                 break
-            except LocalAirflowError:
-                if attempt == 4 or not self._port_was_taken():  # noqa: PLR2004
+            except _PortTakenError:
+                if attempt == 4:  # noqa: PLR2004
                     raise
                 self._progress(f"port {self.port} was taken, trying another one")
                 for name in list(self._processes):
                     self._end(name, timeout=0)
+                self._log_path("api-server").unlink()
                 self._choose_port()
         for name, slots in self._pools.items():
             body = {"name": name, "slots": slots, "include_deferred": False}
@@ -401,7 +415,7 @@ class LocalAirflow:
             self._progress("stopping Airflow")
         for process in self._processes.values():
             process.signal(signals.SIGTERM, whole=False)
-        _end_all(self._sessions, timeout=8)
+        _end_all(self._sessions, timeout=5)
         self._processes.clear()
         if self._own_home and self.home != Path():
             if keep_home:
@@ -747,13 +761,13 @@ class LocalAirflow:
         body: Mapping[str, Any] | None = None,
         *,
         accept: Iterable[int] = (),
-        timeout: float = 30,
+        timeout: float = 60,
     ) -> dict[str, Any]:
         """Call Airflow's REST API.
 
         :param path: after ``/api/v2``, quoted, for example ``/pools/two``.
         :param accept: status codes above 399 that are answers, not errors.
-        :param timeout: seconds; within it, server errors and refused connections are tried again.
+        :param timeout: seconds; within it, what failed for reasons that pass is tried again.
         :return: the decoded answer, an empty dict when there is none.
         :raises LocalAirflowError: with what the API said.
         """
@@ -773,6 +787,9 @@ class LocalAirflow:
                     raise LocalAirflowError(f"{method} {path} answered {trouble}") from None
             except OSError as error:  # refused, reset, timed out
                 trouble = str(error)
+                refused = isinstance(getattr(error, "reason", error), ConnectionRefusedError)
+                if method != "GET" and not refused:  # it may have been carried out
+                    raise LocalAirflowError(f"{method} {path} failed: {trouble}\n{self._tails()}") from error
             self._check_alive()
             if time.monotonic() > until:
                 raise LocalAirflowError(
@@ -810,10 +827,9 @@ class LocalAirflow:
             **self._release.settings(self.port),
         }
         if database.startswith("sqlite"):
-            # Writers of all components wait for each other for 60 s instead of 5.
-            (self.home / "config" / "local_airflow_database.py").write_text("patience = {'timeout': 60}\n")
-            settings["database", "sql_alchemy_connect_args"] = "local_airflow_database.patience"
-            settings["database", "sql_alchemy_connect_args_async"] = "local_airflow_database.patience"
+            settings["database", "sql_alchemy_connect_args"] = "local_airflow_database.brief"
+            settings["database", "sql_alchemy_connect_args_async"] = "local_airflow_database.brief"
+            (self.home / "config" / "local_airflow_database.py").write_text(_SQLITE_CONNECT_ARGUMENTS)
         # What the caller's shell says about another Airflow is none of our business.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW_", "_AIRFLOW_"))}
         return {
@@ -857,7 +873,11 @@ class LocalAirflow:
 
     def _spawn(self, component: str) -> None:
         command = [self.python, "-m", "airflow", *self._components[component].arguments]
-        process = _Process(command, self._environment, self._log_path(component), self.home)
+        environment = dict(self._environment)
+        key = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"
+        if component == "scheduler" and environment.get(key) == "local_airflow_database.brief":
+            environment[key] = "local_airflow_database.patient"
+        process = _Process(command, environment, self._log_path(component), self.home)
         self._sessions.append(process)
         self._processes[component] = process
 
@@ -872,19 +892,23 @@ class LocalAirflow:
     def _log_path(self, name: str) -> Path:
         return self.home / "log-of" / f"{name}.log"
 
-    def _port_was_taken(self) -> bool:
-        process = self._processes["api-server"]
-        return process.exit_code is not None and bool(_PORT_TAKEN.search("\n".join(_tail(process.log, 200))))
+    def _check_port(self) -> None:
+        """Read in its log whether the API server found its port taken; it needs half a minute to give up."""
+        if _PORT_TAKEN.search("\n".join(_tail(self._log_path("api-server"), 200))):
+            raise _PortTakenError(f"port {self.port} is in use")
 
     def _check_alive(self) -> None:
         for name, process in self._processes.items():
             if process.exit_code is not None:
+                if name == "api-server":
+                    self._check_port()
                 told = "\n".join(_tail(process.log, 40))
                 raise LocalAirflowError(
                     f"{name} died with exit code {process.exit_code}; its last words:\n{told}"
                 )
 
     def _healthy(self) -> bool:
+        self._check_port()
         if not self._answers():
             return False
         health = self._ask("GET", self._release.health, None, 10)

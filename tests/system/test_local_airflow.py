@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -86,36 +85,29 @@ def test_everything_listens_on_loopback_only(airflow):
     assert addresses == {"127.0.0.1"}
 
 
-def test_second_airflow_runs_beside_the_first_and_leaves_nothing_behind(airflow, tmp_path):
+def test_second_airflow_runs_beside_the_first_on_another_port_and_leaves_nothing_behind(
+    airflow, tmp_path, monkeypatch
+):
     (tmp_path / "empty.py").write_text("")
-    with LocalAirflow(tmp_path, progress=print) as second:
+    second = LocalAirflow(tmp_path, progress=print)
+    ports = iter([airflow.port])  # as if the first had taken it between choosing and listening
+    choose = second._choose_port
+
+    def choose_the_port_of_the_first_one_first():
+        choose()
+        second.port = next(ports, second.port)
+        second._environment = second._make_environment()
+
+    monkeypatch.setattr(second, "_choose_port", choose_the_port_of_the_first_one_first)
+    with second:
         pids = [second.pid(name) for name in second.components]
-        assert second.port != airflow.port
         home = second.home
+        assert second.port != airflow.port
         assert home.exists()
     assert not home.exists()
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-
-
-def test_taken_port_is_replaced_by_another_one(tmp_path, monkeypatch):
-    (tmp_path / "empty.py").write_text("")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        airflow = LocalAirflow(tmp_path, progress=print)
-        ports = iter([taken.getsockname()[1]])
-        choose = airflow._choose_port
-
-        def choose_taken_port_first():
-            choose()
-            airflow.port = next(ports, airflow.port)
-            airflow._environment = airflow._make_environment()
-
-        monkeypatch.setattr(airflow, "_choose_port", choose_taken_port_first)
-        with airflow:
-            assert airflow.port != taken.getsockname()[1]
 
 
 def test_dead_component_is_told_at_once_with_its_last_words(tmp_path):

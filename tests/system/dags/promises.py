@@ -1,0 +1,37 @@
+"""One remote job each; ``conf["job"]`` names it, so that every test has jobs of its own."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from airflow_resilient import EcsRunTaskOperator, EmrAddStepsOperator
+
+ARGS = {"retries": 2, "retry_delay": timedelta(seconds=1), "waiter_delay": 1}
+STEP = {
+    "Name": "{{ dag_run.conf['job'] }}",
+    "ActionOnFailure": "CONTINUE",
+    "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["true"]},
+}
+
+for suffix, more in {"": {}, "_limited": {"execution_timeout": timedelta(seconds=8)}}.items():
+    with DAG(f"emr{suffix}", schedule=None, default_args={**ARGS, **more}) as emr:
+        EmrAddStepsOperator(
+            task_id="job",
+            job_flow_name="etl",
+            cluster_states=["WAITING", "RUNNING"],
+            steps=[STEP],
+            wait_for_completion=True,
+        )
+    globals()[f"emr{suffix}"] = emr
+
+    with DAG(f"ecs{suffix}", schedule=None, default_args={**ARGS, **more}) as ecs:
+        EcsRunTaskOperator(
+            task_id="job",
+            cluster="etl",
+            task_definition="{{ dag_run.conf['job'] }}",
+            overrides={},
+            launch_type="FARGATE",
+        )
+    globals()[f"ecs{suffix}"] = ecs
