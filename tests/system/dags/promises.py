@@ -15,7 +15,7 @@ STEP = {
     "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["true"]},
 }
 
-for suffix, more in {"": {}, "_limited": {"execution_timeout": timedelta(seconds=8)}}.items():
+for suffix, more in {"": {}, "_limited": {"execution_timeout": timedelta(seconds=20), "retries": 0}}.items():
     with DAG(f"emr{suffix}", schedule=None, default_args={**ARGS, **more}) as emr:
         EmrAddStepsOperator(
             task_id="job",
