@@ -215,7 +215,11 @@ class RemoteJobOperator(BaseOperator):
             )
         if isinstance(verdict, Pause):
             self.log.info("%s", verdict.why)
-            self._wait(context, service, memory, deadline=time.time() + verdict.seconds)
+            now = time.time()
+            wake = now + verdict.seconds
+            if deadline is not None and now < deadline:
+                wake = min(wake, deadline)
+            self._wait(context, service, memory, deadline=wake)
         if isinstance(verdict, TimedOut):
             raise JobTimeout(self._timed_out(memory, verdict), verdict.job)
         if isinstance(verdict, OutOfRoom):
