@@ -2,7 +2,9 @@
 
 Every measurement is a process of its own that has imported ``airflow.sdk`` before the clock starts, as every
 DAG file has, except where it says "alone". The table shows medians. Airflow reads the provider info of
-installed packages while it is imported, and with it this package's ``__init__``: hence the row "alone". Usage: ``python benchmarks/import_time.py [--rounds 15]``.
+installed packages while it is imported, and with it this package's ``__init__``: hence the row "alone".
+
+Usage: ``python benchmarks/import_time.py [--rounds 15]``.
 """
 
 from __future__ import annotations
