@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .aws import AwsAccess as AwsAccess
     from .ecs import EcsRunTaskOperator as EcsRunTaskOperator
     from .ecs import EcsTaskStateSensor as EcsTaskStateSensor
     from .emr import EmrAddStepsOperator as EmrAddStepsOperator
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from .watch import Patience as Patience
 
 _HOME = {
+    "AwsAccess": "aws",
     "Cause": "jobs",
     "Claim": "jobs",
     "EcsRunTaskOperator": "ecs",

@@ -49,6 +49,7 @@ _EXPIRED = frozenset(
         "InvalidClientTokenId",
     }
 )
+_SERVER_ERROR = 500  # and above: the fault is AWS's, and whether the call was carried out is unknown
 _VALUE = re.compile(r"value: .*?, type: ", re.DOTALL)
 
 
@@ -71,7 +72,7 @@ def is_transient(error: BaseException) -> bool:
         code = error_code(error)
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         # ECS wraps an EC2 throttle into InvalidParameterException. Source: dagster-io/dagster issue 33439.
-        return code in _TRANSIENT or code in _EXPIRED or status >= 500 or "Throttling" in str(error)
+        return code in _TRANSIENT or code in _EXPIRED or status >= _SERVER_ERROR or "Throttling" in str(error)
     return isinstance(
         error,
         (

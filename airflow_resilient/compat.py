@@ -36,7 +36,6 @@ __all__ = [
     "base_url",
     "conf",
     "in_thread",
-    "mask_secret",
     "recall",
     "remember",
     "state_of",
@@ -101,13 +100,6 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
         target=work, name=f"airflow-resilient-{getattr(function, '__name__', 'call')}", daemon=True
     ).start()
     return await result
-
-
-def mask_secret(value: Any) -> None:
-    """Hide `value` in every log line that Airflow writes from now on in this process."""
-    from airflow.providers.common.compat.sdk import mask_secret as mask
-
-    mask(value)
 
 
 def remember(ti: Any, key: str, value: Any) -> None:
