@@ -6,6 +6,7 @@ import itertools
 import signal
 import time
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import pytest
 
@@ -20,13 +21,13 @@ class Case:
     aws: object
     airflow: object
     service: str
-    limited: bool = False
+    variant: str = ""
     name: str = field(default_factory=lambda: f"promise-{next(NUMBERS)}")
     run_id: str = ""
 
     @property
     def dag_id(self):
-        return f"{self.service}_limited" if self.limited else self.service
+        return self.service + self.variant
 
     def plan(self, seconds, **more):
         if self.service == "emr":
@@ -72,6 +73,11 @@ class Case:
         self.until(lambda: self.task.state in END, "it has ended", timeout)
         return self.task
 
+    def xcom(self, key):
+        run = f"/dags/{self.dag_id}/dagRuns/{quote(self.run_id, safe='')}"
+        path = f"{run}/taskInstances/job/xcomEntries/{key}"
+        return str(self.airflow.request("GET", path, accept=(404,)))
+
     def finish(self):
         for job in self.live:
             if self.service == "emr":
@@ -80,10 +86,8 @@ class Case:
                 self.aws.ecs.finish(job.arn)
 
     def log(self):
-        lines = []
-        for number in range(1, (self.task.try_number or 0) + 1):
-            lines.append(self.airflow.task_log(self.dag_id, self.run_id, "job", number))
-        return "\n".join(map(str, lines))
+        numbers = range(1, (self.task.try_number or 0) + 1)
+        return "\n".join(self.airflow.task_log(self.dag_id, self.run_id, "job", number) for number in numbers)
 
 
 @pytest.fixture(params=["emr", "ecs"])
@@ -95,7 +99,7 @@ def case(request, aws, airflow):
 
 @pytest.fixture
 def limited(case):
-    case.limited = True
+    case.variant = "_limited"
     return case
 
 
@@ -174,6 +178,28 @@ def test_a_failed_job_is_reported_and_retried_with_a_new_one(case):
     case.plan(seconds=0.5, **ends).start()
     task = case.ended(timeout=120)
     assert (task.state, task.try_number, len(case.jobs)) == ("failed", 3, 3)
+
+
+def test_each_line_of_the_job_s_log_is_shown_once_although_the_triggerer_is_killed(aws, airflow):
+    case = Case(aws, airflow, "ecs", variant="_logs").plan(seconds=None).start().deferred()
+    stream = f"job/main/{case.jobs[0].arn.rpartition('/')[2]}"
+
+    def write(*numbers):
+        aws.put_log_lines("/ecs/etl", stream, [f"line {number} of the job" for number in numbers])
+
+    write(1, 2, 3)
+    case.until(lambda: "line 3 of the job" in case.log(), "the first lines are shown")
+    case.until(lambda: "line 3" in case.xcom("remote_job_log"), "the position is kept")
+    airflow.kill("triggerer", signal.SIGKILL)
+    write(4, 5)
+    airflow.start("triggerer")
+    case.until(lambda: "line 5 of the job" in case.log(), "the next lines are shown")
+    write(6)
+    case.finish()
+    assert case.ended().state == "success"
+    log = case.log()
+    assert [log.count(f"line {number} of the job") for number in range(1, 7)] == [1] * 6
+    assert "s3cr3t" not in log
 
 
 def looked_at(case):

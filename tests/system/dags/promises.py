@@ -35,3 +35,17 @@ for suffix, more in {"": {}, "_limited": {"execution_timeout": timedelta(seconds
             launch_type="FARGATE",
         )
     globals()[f"ecs{suffix}"] = ecs
+
+with DAG("ecs_logs", schedule=None, default_args=ARGS) as ecs_logs:
+    EcsRunTaskOperator(
+        task_id="job",
+        cluster="etl",
+        task_definition="{{ dag_run.conf['job'] }}",
+        overrides={
+            "containerOverrides": [{"name": "main", "environment": [{"name": "TOKEN", "value": "s3cr3t"}]}]
+        },
+        launch_type="FARGATE",
+        awslogs_group="/ecs/etl",
+        awslogs_stream_prefix="job",
+        awslogs_fetch_interval=timedelta(seconds=1),
+    )
