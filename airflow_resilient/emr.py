@@ -7,6 +7,7 @@ submission whose answer was lost is looked for before it is sent again. The step
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import logging
 import re
@@ -22,7 +23,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from . import compat
 from .aws import AwsAccess, error_code, say
 from .compat import conf
-from .errors import InvalidParameter, JobFailed, JobLost, NoCapacity, NotSubmitted, SubmitRefused
+from .errors import (
+    InvalidParameter,
+    JobFailed,
+    JobLost,
+    NoCapacity,
+    NotSubmitted,
+    SubmitRefused,
+    Unobservable,
+)
 from .jobs import CLOCK_SKEW, Cause, Claim, Job, Phase
 from .links import EmrClusterLink, EmrStepLogsLink
 from .operators import LogTail, RemoteJobOperator, RemoteJobSensor, reject
@@ -740,7 +749,10 @@ class EmrSteps:
         return str(self._client().meta.region_name)
 
     def log_uri(self, cluster_id: str) -> str | None:
-        """Where the cluster's logs are. Asked once; trouble costs a link and nothing else."""
+        """Where the cluster's logs are. Asked once; trouble costs a link and nothing else.
+
+        :raises LookupError: EMR knows no such cluster.
+        """
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -748,6 +760,8 @@ class EmrSteps:
                 "Cluster"
             ]
         except (BotoCoreError, ClientError) as error:
+            if _no_such_cluster(error):
+                raise LookupError(str(error)) from None
             log.info("no link to the logs of %s: %s", cluster_id, error)
             return None
         return cluster.get("LogUri") or None
@@ -952,7 +966,8 @@ class EmrAddStepsOperator(RemoteJobOperator):
             return
         context["ti"].xcom_push(key="job_flow_id", value=job.scope)
         if self._service is not None:
-            _link(context, self._service, job.scope, job.id.split(",")[0])
+            with contextlib.suppress(LookupError):  # a cluster that took steps exists, whatever is said of it
+                _link(context, self._service, job.scope, job.id.split(",")[0])
 
     def conclude(self, context: Context, job: Job, log: LogTail) -> list[str]:
         """The step ids."""
@@ -1043,9 +1058,17 @@ class EmrStepSensor(RemoteJobSensor):
 
     def watched(self, context: Context) -> Job:
         """The step, of which nothing is known yet."""
+        job = Job(self.step_id, _NOBODY, Phase.QUEUED, time.time(), scope=self.job_flow_id)
         if self.do_xcom_push:
-            _link(context, self.remote_jobs(context), self.job_flow_id, self.step_id)
-        return Job(self.step_id, _NOBODY, Phase.QUEUED, time.time(), scope=self.job_flow_id)
+            try:
+                _link(context, self.remote_jobs(context), self.job_flow_id, self.step_id)
+            except LookupError as error:
+                raise Unobservable(
+                    f"EMR knows no cluster {self.job_flow_id}: {error}. "
+                    "Correct job_flow_id, region_name or aws_conn_id.",
+                    job,
+                ) from None
+        return job
 
     def until(self) -> tuple[str, Sequence[str]]:
         """The states that end the wait."""
