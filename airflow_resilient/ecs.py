@@ -328,8 +328,7 @@ class EcsTasks:
                 raise
             if job.phase is Phase.QUEUED and abs(time.time() - job.created) < _YOUNG:
                 raise _NotKnownYet(f"ECS does not know {job.id} yet, so it cannot be stopped yet") from error
-            # Forgotten, so it has ended. The watch finds out that nobody can say how.
-            return replace(job, phase=Phase.STOPPING)
+            return replace(job, phase=Phase.LOST, reason="ECS does not know it any more")
         look = self._read(answer["task"], job.claim, now=job.created)
         # The answer to StopTask shows the task as it was before.
         return replace(look, phase=Phase.STOPPING if look.live else look.phase, id=job.id)
@@ -454,13 +453,24 @@ class EcsTasks:
 
         if self.is_transient(error):
             return
-        response = getattr(error, "response", None)
-        if isinstance(error, ClientError) and re.search(_NO_ROOM_ERROR, str(error)):
-            raise NoCapacity(f"ECS started no task {self._name()}: {say(error)}", response) from None
-        if isinstance(error, ClientError | ParamValidationError):
-            advice = _ADVICE.get(error_code(error), "Mend the request.")
-            text = f"ECS refuses to run {self._name()}: {say(error)} {advice}"
-            raise SubmitRefused(text, response) from None
+        if not isinstance(error, ClientError | ParamValidationError):
+            return
+        code, said = error_code(error), self._without_secrets(say(error))
+        response = {"Error": {"Code": code, "Message": said}}
+        if code and re.search(_NO_ROOM_ERROR, said):
+            raise NoCapacity(f"ECS started no task {self._name()}: {said}", response) from None
+        text = f"ECS refuses to run {self._name()}: {said} {_ADVICE.get(code, 'Mend the request.')}"
+        raise SubmitRefused(text, response) from None
+
+    def _without_secrets(self, text: str) -> str:
+        """Hide values of the environment, in case that AWS quotes the request."""
+        overrides = self.request.get("overrides")
+        containers = overrides.get("containerOverrides") if isinstance(overrides, Mapping) else None
+        for container in containers if isinstance(containers, list | tuple) else ():
+            for variable in container.get("environment") or () if isinstance(container, Mapping) else ():
+                value = str(variable.get("value") or "") if isinstance(variable, Mapping) else ""
+                text = text.replace(value, "(hidden)") if value else text
+        return text
 
     def _refuse_lookup(self, error: Exception) -> None:
         """Raise what a denied search means: without it, a task of an earlier try could be run twice."""
