@@ -153,8 +153,13 @@ class Job:
         return self.phase.live
 
     def learn(self, other: Job) -> Job:
-        """The better informed of two looks at the same job: a later phase wins, `other` when they agree."""
-        return self if _NEWS.index(self.phase) > _NEWS.index(other.phase) else other
+        """The better informed of two looks at the same job: a later phase wins, `other` when they agree.
+
+        Which token it has used up is kept from either: a name that was read back does not tell.
+        """
+        better = self if _NEWS.index(self.phase) > _NEWS.index(other.phase) else other
+        again = max(self.claim.again, other.claim.again)
+        return replace(better, claim=replace(better.claim, again=again))
 
     def pack(self) -> dict[str, Any]:
         """The job as JSON values; `unpack` reverses it."""
@@ -468,8 +473,8 @@ class Memory:
     :param refusals: see `Facts`.
     :param trouble: transient errors in a row.
     :param waited: the submission whose back-off has been served.
-    :param unsure: number of the claim under which a submission was sent whose answer was lost; whether it took
-        effect is to be found out before anything else.
+    :param unsure: number of the claim under which a submission was sent whose answer was lost; whether it
+        took effect is to be found out before anything else.
     :param overdue_since: when a visit first found that the deadline had passed.
     """
 
@@ -494,8 +499,9 @@ class Memory:
 
     def update(self, looks: Iterable[Job]) -> Memory:
         """The memory with newer looks at jobs that it knows. What the watch saw is authoritative."""
-        newer = {job.id: job for job in looks}
-        return replace(self, seen=tuple(newer.get(job.id, job) for job in self.seen))
+        newer = {look.id: look for look in looks}
+        seen = (replace(newer.get(job.id, job), claim=job.claim) for job in self.seen)
+        return replace(self, seen=tuple(seen))
 
 
 @dataclass(frozen=True)
@@ -604,8 +610,8 @@ def reconcile(
                 submissions += 1
                 if submissions > MOST_SUBMISSIONS:
                     raise RuntimeError(
-                        f"{submissions} submissions in one visit; {job.id} was made at {job.created:.0f} by the "
-                        f"service's clock, asked for at {asked:.0f} by ours: do they differ by a minute?"
+                        f"{submissions} submissions in one visit; {job.id} was made at {job.created:.0f} by "
+                        f"the service's clock, asked for at {asked:.0f} by ours: do they differ by a minute?"
                     )
                 old = job.created < asked - CLOCK_SKEW or job.id in known
                 add(replace(job, claim=action.claim))  # a name does not tell which token it has used up
@@ -622,7 +628,7 @@ def reconcile(
             elif isinstance(action, Cancel):
                 senses.log.info("cancelling %s: %s", action.job.id, action.why)
                 look = service.cancel(action.job, action.why)
-                # One that the service does not know is watched as well: the watch tells "not yet" from "lost".
+                # What the service does not know is watched, too: the watch tells "not yet" from "lost".
                 unclear = look.live or look.phase is Phase.LOST
                 add(replace(look, phase=Phase.STOPPING) if unclear else look)
                 if action.why != OVERDUE:
@@ -649,6 +655,7 @@ def reconcile(
                 return remember(), Pause(pause, why)
             senses.log.warning("%s", why)
             senses.sleep(pause)
+            settled = True  # the pause is no shorter than the lag
 
 
 def listing_lag(service: RemoteJobs) -> float:

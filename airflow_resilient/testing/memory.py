@@ -98,7 +98,8 @@ class RealJob:
 
     def look(self, now: float) -> Job:
         """What an observer who is not lied to sees at `now`."""
-        job = Job(self.id, self.claim, Phase.RUNNING, self.created, self.scope)
+        # A claim is read back from the name on the job, and `again` is not part of that.
+        job = Job(self.id, replace(self.claim, again=0), Phase.RUNNING, self.created, self.scope)
         if not self.ended(now):
             if self.stop_asked is not None:
                 return replace(job, phase=Phase.STOPPING, reason=self.stop_reason)
@@ -354,13 +355,9 @@ class InMemoryJobs:
 
         def effect() -> list[Job]:
             now = self.now()
-            listed = (real for real in self.history if str(real.claim) in names and real.scope == self.scope)
-            return [
-                # A claim is read back from the name on the job, and `again` is not part of that.
-                replace(real.look(now), claim=replace(real.claim, again=0))
-                for real in listed
-                if self._known(real) and now >= real.created + self._account.lag
-            ]
+            named = (real for real in self.history if str(real.claim) in names and real.scope == self.scope)
+            listed = [real for real in named if self._known(real) and now >= real.created + self._account.lag]
+            return [real.look(now) for real in listed]
 
         return self._call("find", sorted(names), effect)
 
