@@ -57,41 +57,39 @@ def facts(*jobs: Job, news: str = "", **more) -> Facts:
 
 
 def submit(number: int, again: int = 0, after: float = 0.0) -> tuple:
-    return Submit, f"{Claim(FAMILY, number, again).token}", after
+    return "Submit", Claim(FAMILY, number, again).token, after
 
 
 def cancel(name: str, why: str) -> tuple:
-    return Cancel, name, why
+    return "Cancel", name, why
 
 
 def watch(*names: str) -> tuple:
-    return Watch, *names
+    return "Watch", *names
 
 
 def finish(name: str) -> tuple:
-    return Finish, name
+    return "Finish", name
 
 
 def timed_out(name: str | None) -> tuple:
-    return TimedOut, name
+    return "TimedOut", name
 
 
 def gist(action) -> tuple:
     """What the table says about an action: all but the sentence for people."""
-    match action:
-        case Submit():
-            return Submit, action.claim.token, action.after
-        case Cancel():
-            return Cancel, action.job.id, action.why
-        case Watch():
-            return Watch, *(job.id for job in action.jobs)
-        case Finish():
-            return Finish, action.job.id
-        case TimedOut():
-            return TimedOut, action.job.id if action.job else None
-        case OutOfRoom():
-            return OutOfRoom, action.refusals
-    raise AssertionError(action)
+    kind = type(action).__name__
+    match kind:
+        case "Submit":
+            return kind, action.claim.token, action.after
+        case "Cancel":
+            return kind, action.job.id, action.why
+        case "Watch":
+            return kind, *(job.id for job in action.jobs)
+        case "OutOfRoom":
+            return kind, action.refusals
+        case _:
+            return kind, action.job.id if action.job else None
 
 
 STOPPING, DONE, BAD = Phase.STOPPING, Phase.SUCCEEDED, Phase.FAILED
@@ -223,7 +221,7 @@ TABLE = {
         submit(1, after=10.0),
     ),
     "refusals back off": (owner(1), facts(refusals=2), submit(1, after=20.0)),
-    "refusals beyond the budget are reported": (owner(1), facts(refusals=3), (OutOfRoom, 3)),
+    "refusals beyond the budget are reported": (owner(1), facts(refusals=3), ("OutOfRoom", 3)),
     "refusals and failures of the infrastructure share one budget": (
         owner(1),
         facts(spot("a", 1), news="a", refusals=2),
