@@ -50,6 +50,8 @@ class Run:
     :param jobs: remote jobs made, by name of the task instance.
     :param live: remote jobs that were still alive when the look was taken.
     :param since: the samples from then on tell whether it stood still.
+    :param failed_by_airflow: how often the scheduler failed a healthy task instance by itself ("state
+        mismatch": it was queued to resume before the scheduler had read the executor's news of its deferral).
     """
 
     title: str
@@ -59,6 +61,7 @@ class Run:
     spans: tuple[Span, ...]
     samples: tuple[Sample, ...]
     since: float
+    failed_by_airflow: Mapping[str, int]
     events: dict[float, str] = field(default_factory=dict)
 
     @property
@@ -91,6 +94,10 @@ class Run:
         for instance in self.instances:
             name = f"{instance.dag_id}.{instance.task_id}"
             happened = [kill.what for kill in kills if name in kill.names]
+            if self.failed_by_airflow.get(name) and not any(
+                kill.fatal for kill in kills if name in kill.names
+            ):
+                happened.append("failed by Airflow's scheduler (state mismatch)")
             found.append(
                 (
                     instance.dag_id,
@@ -147,7 +154,13 @@ class Report:
             if len(jobs) != (0 if ".wait_for_" in name else 1)
         }
         not_well = {f"{i.dag_id}.{i.task_id}": i.state for i in after.instances if i.state != "success"}
-        wasted = {name: n for name, n in tries.items() if n != (2 if name in killed else 1)}
+        wasted = {
+            name: number
+            for name, number in tries.items()
+            if (name in killed and number < 2)  # noqa: PLR2004
+            or number > 1 + (name in killed) + after.failed_by_airflow.get(name, 0)
+        }
+        by_airflow = sum(n for name, n in after.failed_by_airflow.items() if name not in killed)
         most = max(sample.held for sample in after.samples)
         return [
             Promise(
@@ -168,9 +181,10 @@ class Report:
             ),
             Promise("no job is left running", not after.live, f"{len(after.live)} alive at the end"),
             Promise(
-                "a try is spent only where the process that executed it was killed",
+                "a try is spent only where its process was killed or Airflow failed it by itself",
                 bool(killed) and not wasted,
-                f"{len(killed)} killed right after their submit" + _told(wasted),
+                f"{len(killed)} killed right after their submit, {by_airflow} failed by Airflow"
+                + _told(wasted),
             ),
             Promise(
                 "the pool is never overdrawn",
@@ -277,6 +291,7 @@ def _run_as_json(run: Run) -> dict[str, Any]:
                 "task_id": instance.task_id,
                 "state": instance.state,
                 "tries": instance.try_number,
+                "failed_by_airflow": run.failed_by_airflow.get(name, 0),
                 "remote_jobs": run.jobs[name],
                 "slot_seconds": round(run.seconds(name, "slot"), 2),
                 "deferred_seconds": round(run.seconds(name, "deferred"), 2),

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,8 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         picture = out / "slots.png"
         draw([_panel(report.before), _panel(report.after)], SLOTS, picture)
         write_results(report, out)
+        demo.save_logs(report.after, out / "logs")
         print(report.text())
-        print(f"Picture, table and figures: {out}")
+        print(f"Picture, table, figures and logs: {out}")
         if options.update_docs:
             written = write_docs(report, picture, HERE.parent / "docs")
             print(f"Written for the documentation: {', '.join(map(str, written))}")
@@ -124,8 +126,8 @@ class Demo:
             self.aws.ecs.plan(name, seconds=15)
         self.aws.emr.plan("load_", seconds=3, needs=["publish_rates"])
         self.aws.emr.plan("publish_rates", seconds=15)
-        self.aws.emr.plan("check_rates", seconds=3, needs=["load_orders", "load_stock"])
-        self.aws.emr.plan("build_report", seconds=3, needs=["load_orders", "load_stock"])
+        self.aws.emr.plan("check_rates", seconds=6, needs=["load_orders", "load_stock"])
+        self.aws.emr.plan("build_report", seconds=6, needs=["load_orders", "load_stock"])
 
     @property
     def _dag_file(self) -> Path:
@@ -144,6 +146,16 @@ class Demo:
         self.change_import()
         after, kills = self.run_with_resilient()
         return Report(before, after, kills, seconds=time.monotonic() - self._began, watched=watch)
+
+    def save_logs(self, run: Run, folder: Path) -> None:
+        """Keep what the tries of a run and Airflow's components have logged."""
+        folder.mkdir(exist_ok=True)
+        for i in run.instances:
+            for number in range(1, i.try_number + 1):
+                log = self.airflow.task_log(i.dag_id, i.run_id, i.task_id, number, i.map_index)
+                (folder / f"{i.dag_id}.{i.task_id}.{number}.log").write_text(log + "\n")
+        for component in self.airflow.components:
+            (folder / f"{component}.log").write_text(self.airflow.log(component, 100_000) + "\n")
 
     def keep(self) -> None:
         """Wait for Ctrl-C."""
@@ -281,6 +293,10 @@ class Demo:
         :param since: the samples after that moment tell whether it stood still.
         """
         found = [i for dag in (*FIRST, *SECOND) for i in self.airflow.task_instances(dag, run_id)]
+        failed_by_airflow = Counter(
+            f"{line['dag_id']}.{line['task_id']}"
+            for line in self.airflow.events("state mismatch", run_id=run_id)
+        )
         jobs = {name: self._steps(name, cluster) for name in STEPS}
         jobs |= {name: self._ecs_tasks(name) for name in ECS_TASKS}
         live = [s.name for s in self.aws.emr.steps(cluster) if s.live]
@@ -293,6 +309,7 @@ class Demo:
             spans=tuple(spans(sampler.samples)),
             samples=tuple(sampler.samples),
             since=since,
+            failed_by_airflow=failed_by_airflow,
         )
 
 

@@ -652,6 +652,10 @@ class LocalAirflow:
         number = try_number or self.task_instance(dag_id, run_id, task_id, map_index).try_number
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{_quoted(task_id)}/logs/{number}"
         answer = self.request("GET", f"{path}?full_content=true&map_index={map_index}", accept=(404,))
+        if "content" not in answer:  # a try that Airflow failed before it ran again is not in its history
+            folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
+            folder = folder if map_index < 0 else folder / f"map_index={map_index}"
+            return "\n".join(_tail(folder / f"attempt={number}.log", 10_000))
         lines = []
         for message in answer.get("content", []):
             if isinstance(message, str):
@@ -661,6 +665,19 @@ class LocalAirflow:
                 lines.append(f"{at} {level} {message.get('event', '')}".strip())
                 lines += [f"    {json.dumps(message['error_detail'])}"] if message.get("error_detail") else []
         return "\n".join(lines)
+
+    def events(
+        self, event: str, dag_id: str | None = None, run_id: str | None = None
+    ) -> list[Mapping[str, Any]]:
+        """Give lines of Airflow's audit log, oldest first.
+
+        :param event: for example ``state mismatch``, which says that the scheduler failed a task instance
+            because it had not yet heard the executor's news of it, or ``heartbeat timeout``.
+        """
+        wanted = {"event": event, "dag_id": dag_id, "run_id": run_id, "limit": 100}
+        query = urllib.parse.urlencode({k: v for k, v in wanted.items() if v is not None})
+        found = self.request("GET", f"/eventLogs?{query}")["event_logs"]
+        return sorted(found, key=lambda line: line["event_log_id"])
 
     def pool_slots(self, pool: str) -> PoolSlots:
         """Say how many slots of a pool are in use."""
