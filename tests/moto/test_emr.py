@@ -629,6 +629,38 @@ def test_a_failed_step_fails_the_task_and_a_retry_adds_the_next(live_aws):
     assert tries.run() == [live_aws.emr.steps()[1].id]
 
 
+def test_a_throttled_submission_waits_without_a_slot_and_spends_no_retry(live_aws):
+    cluster = live_aws.make_emr_cluster("etl")
+    live_aws.fail_next("emr:AddJobFlowSteps", "ThrottlingException", times=4)
+    tries = TaskTries(operator(job_flow_id=cluster, wait_for_completion=True))
+    deferred = tries.start()
+    assert live_aws.emr.steps() == []
+    assert tries.finish(deferred) == [step.id for step in live_aws.emr.steps()]
+    assert len(live_aws.emr.steps()) == 1
+
+
+def test_steps_that_died_with_their_cluster_go_to_its_successor_within_the_try(live_aws):
+    cluster = live_aws.make_emr_cluster("etl")
+    tries = TaskTries(operator(job_flow_name="etl", wait_for_completion=True))
+    deferred = tries.start()
+    live_aws.emr.end_cluster(cluster, "INSTANCE_FAILURE")
+    successor = live_aws.make_emr_cluster("etl")
+    ids = tries.finish(deferred)
+    assert ids == [step.id for step in live_aws.emr.steps(successor)]
+    assert live_aws.emr.steps(successor)[0].name.endswith("-1-1]"), "the second submission of claim 1"
+    assert tries.xcoms["job_flow_id"] == successor
+    assert tries.try_number == 1
+
+
+def test_steps_that_died_with_a_cluster_named_by_its_id_say_why(live_aws):
+    cluster = live_aws.make_emr_cluster("etl")
+    tries = TaskTries(operator(job_flow_id=cluster, wait_for_completion=True))
+    deferred = tries.start()
+    live_aws.emr.end_cluster(cluster, "INSTANCE_FAILURE")
+    with pytest.raises(SubmitRefused, match="INSTANCE_FAILURE"):
+        tries.finish(deferred)
+
+
 def test_a_step_that_a_person_cancelled_is_not_retried(live_aws):
     cluster = live_aws.make_emr_cluster("etl")
     live_aws.emr.plan(seconds=0.05, outcome="CANCELLED")
