@@ -1,8 +1,7 @@
 """Amazon ECS tasks: run them, wait for them, read how they ended.
 
 The claim stands in ``startedBy``, which ListTasks finds exactly, and in ``clientToken``, with which RunTask
-gives
-back the task that it has started already. `read_task` says what a look at a task means; `EcsTasks` asks AWS.
+gives back the task that it has started already. `read_task` says what a look means; `EcsTasks` asks AWS.
 """
 
 from __future__ import annotations
@@ -53,17 +52,14 @@ _LONGEST_REASON = 500
 _NOT_STARTED = ("PROVISIONING", "PENDING", "ACTIVATING")
 # Source: Task in the API reference, ``stopCode``; ECS developer guide, "Stopped tasks error codes".
 _TAKEN_AWAY = ("SpotInterruption", "TerminationNotice", "InfrastructureHealth")
-# Source: ECS developer guide, "Stopped tasks error messages"; Fargate task maintenance. Without a stop code,
-# and
-# with whatever exit codes the containers had.
+# Comes without a stop code, and with whatever exit codes the containers had.
+# Source: ECS developer guide, "Stopped tasks error messages"; Fargate task maintenance.
 _HOST_LOST = (
     r"Host EC2 \(instance .+?\) (stopped|terminated)|performing maintenance on the underlying infrastructure"
 )
 # Why a task that did not start, or lost its containers, may well start elsewhere or a minute later.
-# Source: ECS developer guide, "Stopped tasks error messages" (ResourceInitializationError,
-# CannotPullContainerError,
-# ContainerRuntimeTimeoutError, ENI and capacity messages); aws/amazon-ecs-agent issue 4825; Airflow issue
-# 15000.
+# Source: ECS developer guide, "Stopped tasks error messages" (ResourceInitializationError, ENI, capacity,
+# CannotPullContainerError, container timeouts); aws/amazon-ecs-agent issue 4825; Airflow issue 15000.
 _PASSES = (
     r"(?i)timeout waiting for .{0,40}provisioning"
     r"|i/o timeout|context deadline exceeded|TLS handshake timeout|Client\.Timeout|request canceled"
@@ -108,8 +104,7 @@ def read_task(
     :param now: when it was created, in seconds since 1970, for a task that does not say so (``createdAt`` is
         optional).
     :return: SUCCEEDED only if every essential container reports exit code 0, there is one, and no stop code
-        says
-        otherwise. A stop code that is not known is no success.
+        says otherwise. A stop code that is not known is no success.
     """
     containers = [
         _Container(str(each.get("name", "")), each.get("exitCode"), str(each.get("reason") or ""))
@@ -201,9 +196,8 @@ def _seconds(moment: Any, otherwise: Any) -> Any:
 
 # --- the service --------------------------------------------------------------------------------
 
-# Why RunTask takes no task now but may later. Source: ECS developer guide, "API failure reasons"; agents
-# disconnect
-# several times an hour as their normal operation (developer guide, "Amazon ECS events").
+# Why RunTask takes no task now but may later; agents disconnect several times an hour as a matter of course.
+# Source: ECS developer guide, "API failure reasons" and "Amazon ECS events".
 _NO_ROOM_FAILURE = r"(?i)RESOURCE|AGENT|capacity|limit"
 # The same said by an error of unspecific code, so that only the text tells.
 # Source: Airflow issue 48001 for Fargate, aws/aws-sdk-ruby issue 3047 for capacity providers,
@@ -536,8 +530,7 @@ class EcsRunTaskOperator(RemoteJobOperator):
     """Run an ECS task once per try, and wait for it without a worker slot.
 
     A drop-in for the amazon provider's operator of this name: it takes the same parameters, with the same
-    meaning
-    but where this says otherwise, and returns and pushes the same. See also `RemoteJobOperator`.
+    meaning but where this says otherwise, and returns and pushes the same. See also `RemoteJobOperator`.
 
     :param task_definition: family, ``family:revision`` or ARN (templated).
     :param cluster: name or ARN of the cluster (templated).
@@ -545,12 +538,10 @@ class EcsRunTaskOperator(RemoteJobOperator):
     :param launch_type: ``EC2``, ``FARGATE`` or ``EXTERNAL``; left out when there is a
         `capacity_provider_strategy` (templated).
     :param capacity_provider_strategy: this and the parameters down to `network_configuration` are RunTask's
-        of the
-        same name (templated).
+        of the same name (templated).
     :param tags: ``{"key": "value"}`` (templated).
     :param awslogs_group: CloudWatch group of the container's log (templated). With `awslogs_stream_prefix`,
-        the log
-        is forwarded to the task instance's log while it is deferred.
+        the log is forwarded to the task instance's log while it is deferred.
     :param awslogs_region: region of that group; default that of the ECS task (templated).
     :param awslogs_stream_prefix: as in the task definition (templated).
     :param awslogs_fetch_interval: time between two reads of the log, a ``timedelta`` or seconds (templated).
@@ -564,8 +555,7 @@ class EcsRunTaskOperator(RemoteJobOperator):
     :param region: the same as `region_name` (deprecated).
     :param deferrable: waiting always defers; ``True`` implies `wait_for_completion`.
     :param quota_retry: this, `reattach`, `waiter_max_attempts` and `stop_task_on_failure` are accepted and
-        have no
-        effect; a warning says what happens instead.
+        have no effect; a warning says what happens instead.
     :return: the last line of the log, if it is forwarded and ``do_xcom_push`` is on. XCom ``ecs_task_arn``:
         the ARN.
     :raises InvalidParameter: a parameter is wrong.
