@@ -218,7 +218,7 @@ class Report:
         """Give everything for a terminal."""
         parts = []
         for run, kills in ((self.before, ()), (self.after, self.kills)):
-            parts += [f"\n{run.title[0].upper()}{run.title[1:]}", _plain_table(run.rows(kills)), ""]
+            parts += [f"\n{run.title}", _plain_table(run.rows(kills)), ""]
         parts += [f"{name.replace('_', ' ')}: {value}" for name, value in self.figures.items()]
         parts.append("")
         parts += [f"{'held  ' if p.held else 'BROKEN'}  {p.text} ({p.evidence})" for p in self.promises]
@@ -229,7 +229,7 @@ class Report:
         lines: list[str] = []
         for run, kills in ((self.before, ()), (self.after, self.kills)):
             lines += [
-                f"## {run.title[0].upper()}{run.title[1:]}",
+                f"## {run.title}",
                 "",
                 *_markdown(_COLUMNS, run.rows(kills)),
                 "",
@@ -268,7 +268,8 @@ def write_docs(report: Report, picture: Path, docs: Path) -> list[Path]:
     static = docs / "_static" / "demo"
     static.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(picture, static / "slots.png")
-    page = docs / "demo.md"
+    page = docs / "_generated" / "demo.md"
+    page.parent.mkdir(exist_ok=True)
     page.write_text(
         "---\norphan: true\n---\n\n"
         "# What the demo measured\n\n"
@@ -276,7 +277,7 @@ def write_docs(report: Report, picture: Path, docs: Path) -> list[Path]:
         "Five DAGs share a pool of two slots, and the EMR steps of some read what others write.\n"
         "A real Airflow runs them twice: with the amazon provider's operators, and with the import changed.\n"
         "All of it happened on one machine, with a fake AWS.\n\n"
-        "![The pool's slots over time](_static/demo/slots.png)\n\n" + report.markdown()
+        "![The pool's slots over time](../_static/demo/slots.png)\n\n" + report.markdown()
     )
     return [static / "slots.png", page]
 

@@ -19,7 +19,7 @@ HOLDS_A_SLOT = ("queued", "running")
 """States in which a task instance uses slots of its pool, when the pool does not count deferred ones."""
 
 _SAMPLED = (*HOLDS_A_SLOT, "deferred", "scheduled")
-_EVERY = 0.4  # seconds
+_EVERY = 0.25  # seconds
 
 
 @dataclass(frozen=True)
