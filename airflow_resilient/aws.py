@@ -50,7 +50,7 @@ _EXPIRED = frozenset(
     }
 )
 _SERVER_ERROR = 500  # and above: the fault is AWS's, and whether the call was carried out is unknown
-_VALUE = re.compile(r"value: .*?, type: ", re.DOTALL)
+_VALUE = re.compile(r"value: .*?, type: (?=<class)", re.DOTALL)
 
 
 def error_code(error: BaseException) -> str:

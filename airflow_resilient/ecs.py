@@ -10,7 +10,6 @@ import contextlib
 import re
 import signal
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,9 +17,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from .aws import AwsAccess, error_code, say
-from .compat import AirflowFailException, AirflowSkipException, conf
+from .compat import AirflowFailException, AirflowSkipException
 from .errors import (
-    InvalidParameter,
     JobError,
     JobFailed,
     NoCapacity,
@@ -31,11 +29,22 @@ from .errors import (
 from .jobs import Cause, Claim, Job, Phase
 from .links import EcsTaskLink, EcsTaskLogsLink
 from .logs import last_lines, read_stream, stream_name
-from .operators import LogTail, RemoteJobOperator, RemoteJobSensor, error_of, reject
-from .watch import Patience
+from .operators import LogTail, RemoteJobOperator, RemoteJobSensor, error_of
+from .parameters import (
+    DEFAULT_DEFERRABLE,
+    access_of,
+    looks_every,
+    may_change,
+    one_region,
+    reject,
+    reject_hidden,
+    say_instead,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from .watch import Patience
 
 _AT_ONCE = 100
 """Source: DescribeTasks reference: "A list of up to 100 task IDs or full ARN entries"."""
@@ -516,14 +525,23 @@ _REQUEST = {
 """Which parameter of the operator becomes which one of RunTask."""
 _OWN_PARAMETER = {**{name: ours for ours, name in _REQUEST.items()}, "cluster": "cluster"}
 _FURTHER = ("enableECSManagedTags", "enableExecuteCommand", "referenceId")
-_INSTEAD = {
-    "deferrable": "waiting always defers",
-    "reattach": "every retry finds its own ECS task; on_clear='reattach' keeps it after a clear, too",
-    "quota_retry": "for want of capacity it submits again infrastructure_retries times, with back-off",
-    "waiter_max_attempts": "there is no limit to looks; set execution_timeout",
-    "stop_task_on_failure": "trouble with waiting fails nothing; on_timeout says what execution_timeout does",
+_LOST = {
+    "deferrable": (DEFAULT_DEFERRABLE, "waiting always defers; wait_for_completion says whether to wait"),
+    "reattach": (
+        False,
+        "every retry finds its own ECS task; on_clear='reattach' keeps it after a clear",
+    ),
+    "quota_retry": (
+        None,
+        "for want of capacity it submits again, infrastructure_retries times",
+    ),
+    "waiter_max_attempts": (1000000, "there is no number of looks; execution_timeout limits the wait"),
+    "stop_task_on_failure": (
+        True,
+        "trouble with waiting fails nothing; on_timeout tells what the deadline does",
+    ),
 }
-"""What happens instead of what these parameters ask for."""
+"""Parameters that have lost their reason: default, and what happens instead."""
 
 
 class EcsRunTaskOperator(RemoteJobOperator):
@@ -622,7 +640,7 @@ class EcsRunTaskOperator(RemoteJobOperator):
         wait_for_completion: bool = True,
         waiter_delay: float = 6,
         waiter_max_attempts: int = 1000000,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        deferrable: bool = DEFAULT_DEFERRABLE,
         skip_on_exit_code: int | Container[int] | None = None,
         stop_task_on_failure: bool = True,
         run_task_kwargs: dict[str, Any] | None = None,
@@ -635,7 +653,7 @@ class EcsRunTaskOperator(RemoteJobOperator):
         **kwargs: Any,
     ) -> None:
         if patience is None and _is_number(waiter_delay) and waiter_delay > 0:
-            patience = Patience(poll=float(waiter_delay), first=min(Patience.first, float(waiter_delay)))
+            patience = looks_every(waiter_delay)
         super().__init__(patience=patience, **kwargs)
         self.task_definition = task_definition
         self.cluster = cluster
@@ -670,7 +688,7 @@ class EcsRunTaskOperator(RemoteJobOperator):
         self.verify = verify
         self.botocore_config = botocore_config
         self._check()
-        self._say_what_happens_instead()
+        say_instead(self, _LOST)
 
     # --- what the base class asks ---
 
@@ -681,10 +699,7 @@ class EcsRunTaskOperator(RemoteJobOperator):
         self.log_interval = _span(self.awslogs_fetch_interval) or 30.0
         self.log_lines = int(self.number_logs_exception)
         return EcsTasks(
-            aws_conn_id=self.aws_conn_id,
-            region_name=self.region_name,
-            verify=self.verify,
-            botocore_config=self.botocore_config,
+            **access_of(self),
             cluster=self.cluster,
             request=self._request(),
         )
@@ -767,17 +782,17 @@ class EcsRunTaskOperator(RemoteJobOperator):
         """
         for name, example in (("task_definition", "nightly:7"), ("cluster", "etl")):
             value = getattr(self, name)
-            if not _later(value) and not (isinstance(value, str) and value.strip()):
+            if not may_change(value) and not (isinstance(value, str) and value.strip()):
                 reject(self, name, value, f"a name or an ARN, such as {name}={example!r}")
-        if not _later(self.overrides) and not isinstance(self.overrides, Mapping):
-            self._reject_kind("overrides", self.overrides, "RunTask's overrides as a dict, {} for none")
-        if self.tags is not None and not _later(self.tags) and not isinstance(self.tags, Mapping):
-            self._reject_kind("tags", self.tags, 'a dict: {"key": "value"}')
+        if not may_change(self.overrides) and not isinstance(self.overrides, Mapping):
+            reject_hidden(self, "overrides", self.overrides, "RunTask's overrides as a dict, {} for none")
+        if self.tags is not None and not may_change(self.tags) and not isinstance(self.tags, Mapping):
+            reject_hidden(self, "tags", self.tags, 'a dict: {"key": "value"}')
         if not _is_number(self.waiter_delay) or self.waiter_delay <= 0:
             reject(self, "waiter_delay", self.waiter_delay, "seconds, more than 0")
-        if not _later(self.number_logs_exception) and not str(self.number_logs_exception).isdecimal():
+        if not may_change(self.number_logs_exception) and not str(self.number_logs_exception).isdecimal():
             reject(self, "number_logs_exception", self.number_logs_exception, "a whole number, 0 or more")
-        if not _later(self.awslogs_fetch_interval) and _span(self.awslogs_fetch_interval) is None:
+        if not may_change(self.awslogs_fetch_interval) and _span(self.awslogs_fetch_interval) is None:
             reject(self, "awslogs_fetch_interval", self.awslogs_fetch_interval, "a timedelta, or seconds")
         codes: Any = self.skip_on_exit_code
         if isinstance(codes, str) or not isinstance(codes, int | Container | None):
@@ -786,51 +801,26 @@ class EcsRunTaskOperator(RemoteJobOperator):
 
     def _check_further(self) -> None:
         further = self.run_task_kwargs
-        if further is None or _later(further):
+        if further is None or may_change(further):
             return
         if not isinstance(further, Mapping):
-            self._reject_kind("run_task_kwargs", further, "a dict of RunTask's parameters")
+            reject_hidden(self, "run_task_kwargs", further, "a dict of RunTask's parameters")
         for name, value in further.items():
             parameter = f"run_task_kwargs[{name!r}]"
             if name in _OWN_PARAMETER:
-                self._reject_kind(
-                    parameter, value, f"the operator's parameter {_OWN_PARAMETER[name]} instead"
+                reject_hidden(
+                    self, parameter, value, f"the operator's parameter {_OWN_PARAMETER[name]} instead"
                 )
             if name in ("clientToken", "startedBy"):
-                self._reject_kind(
-                    parameter, value, "nothing: it names the task instance that owns the ECS task"
+                reject_hidden(
+                    self, parameter, value, "nothing: it names the task instance that owns the ECS task"
                 )
             if name == "count" and value != 1:
                 reject(self, parameter, value, "count=1 or nothing; for several ECS tasks use .expand()")
             if name not in (*_FURTHER, "count") and name not in _parameters_of_run_task():
-                self._reject_kind(
-                    parameter, value, f"a parameter that RunTask has, such as {' or '.join(_FURTHER)}"
+                reject_hidden(
+                    self, parameter, value, f"a parameter that RunTask has, such as {' or '.join(_FURTHER)}"
                 )
-
-    def _reject_kind(self, parameter: str, value: Any, wanted: str) -> NoReturn:
-        """Reject a parameter without showing its value, which may hold a secret."""
-        raise InvalidParameter(
-            f"task {self.task_id!r}: {parameter} is not valid ({type(value).__name__}); write {wanted}"
-        )
-
-    def _say_what_happens_instead(self) -> None:
-        """Warn, once per operator, about parameters that were given and have lost their reason."""
-        defaults = {
-            "deferrable": (True, _DEFAULT_DEFERRABLE),
-            "reattach": (False, None),
-            "quota_retry": (None,),
-            "waiter_max_attempts": (1000000,),
-            "stop_task_on_failure": (True,),
-        }
-        lost = [name for name, usual in defaults.items() if getattr(self, name) not in usual]
-        if lost:
-            says = "; ".join(f"{name}: {_INSTEAD[name]}" for name in lost)
-            warnings.warn(
-                f"task {self.task_id!r}: parameters without effect. {says}.", UserWarning, stacklevel=4
-            )
-
-
-_DEFAULT_DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
 
 
 def _parameters_of_run_task() -> Container[str]:
@@ -839,27 +829,6 @@ def _parameters_of_run_task() -> Container[str]:
 
     shape: Any = get_session().get_service_model("ecs").operation_model("RunTask").input_shape
     return set(shape.members)
-
-
-def one_region(task: Any, region_name: str | None, region: str | None) -> str | None:
-    """The region, given by its name or by the deprecated one.
-
-    :raises InvalidParameter: both are given and differ.
-    """
-    if region and region_name and region != region_name:
-        reject(task, "region", region, f"region_name={region_name!r} alone")
-    if region:
-        warnings.warn(
-            f"task {task.task_id!r}: region is deprecated, write region_name={region!r}",
-            DeprecationWarning,
-            stacklevel=5,
-        )
-    return region_name or region
-
-
-def _later(value: Any) -> bool:
-    """Whether a value is known at run time only: a template, or the result of another task."""
-    return (isinstance(value, str) and ("{{" in value or "{%" in value)) or hasattr(value, "resolve")
 
 
 def _true(value: Any) -> bool:
@@ -999,10 +968,7 @@ class EcsTaskStateSensor(RemoteJobSensor):
         """ECS, without a request."""
         self._check()  # again: what was a template at parse time is a value now
         return EcsTasks(
-            aws_conn_id=self.aws_conn_id,
-            region_name=self.region_name,
-            verify=self.verify,
-            botocore_config=self.botocore_config,
+            **access_of(self),
             cluster=self.cluster,
         )
 
@@ -1033,13 +999,13 @@ class EcsTaskStateSensor(RemoteJobSensor):
     def _check(self) -> None:
         for name, example in (("cluster", "etl"), ("task", "the task's id or ARN")):
             value = getattr(self, name)
-            if not _later(value) and not (isinstance(value, str) and value.strip()):
+            if not may_change(value) and not (isinstance(value, str) and value.strip()):
                 reject(self, name, value, f"a string, such as {name}={example!r}")
         for name, states in (("target_state", [self.target_state]), ("failure_states", self.failure_states)):
-            if _later(states):
+            if may_change(states):
                 continue
             for state in _each(states):
-                if not _later(state) and _state(state) not in (*_STATES, "NONE"):
+                if not may_change(state) and _state(state) not in (*_STATES, "NONE"):
                     reject(self, name, _state(state), f"one of {', '.join(_STATES)}")
 
 

@@ -12,7 +12,6 @@ import json
 import logging
 import re
 import time
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,14 +33,21 @@ from .errors import (
 )
 from .jobs import CLOCK_SKEW, Cause, Claim, Job, Phase
 from .links import EmrClusterLink, EmrStepLogsLink
-from .operators import LogTail, RemoteJobOperator, RemoteJobSensor, reject
-from .watch import Patience
+from .operators import LogTail, RemoteJobOperator, RemoteJobSensor
+from .parameters import (
+    DEFAULT_DEFERRABLE,
+    access_of,
+    looks_every,
+    may_change,
+    one_region,
+    reject,
+    say_instead,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
-_DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
 
 Step: TypeAlias = Mapping[str, Any]
 
@@ -326,10 +332,8 @@ def _complaint_about(step: Any, *, rendered: bool) -> str | None:
 
 
 def _unrendered(value: Any) -> bool:
-    """Whether rendering may still change `value`: a text with a template, or the output of a task."""
-    if isinstance(value, str):
-        return "{{" in value or "{%" in value or value.endswith(".json")
-    return hasattr(value, "resolve")
+    """Whether rendering may still change `value`, be it that it names a template file."""
+    return may_change(value) or (isinstance(value, str) and value.endswith(".json"))
 
 
 def read_list(value: Any) -> Any:
@@ -890,7 +894,7 @@ class EmrAddStepsOperator(RemoteJobOperator):
         waiter_delay: int = 30,
         waiter_max_attempts: int = 60,
         execution_role_arn: str | None = None,
-        deferrable: bool = _DEFERRABLE,
+        deferrable: bool = DEFAULT_DEFERRABLE,
         openlineage_inject_parent_job_info: bool = conf.getboolean(
             "openlineage", "spark_inject_parent_job_info", fallback=False
         ),
@@ -901,7 +905,7 @@ class EmrAddStepsOperator(RemoteJobOperator):
         region: str | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("patience", _patience(waiter_delay))
+        kwargs.setdefault("patience", looks_every(waiter_delay))
         super().__init__(**kwargs)
         if (job_flow_id is None) == (job_flow_name is None):
             given = "neither" if job_flow_id is None else "both"
@@ -927,24 +931,20 @@ class EmrAddStepsOperator(RemoteJobOperator):
         self.deferrable = deferrable
         self.openlineage_inject_parent_job_info = openlineage_inject_parent_job_info
         self.aws_conn_id = aws_conn_id
-        self.region_name = _one_region(self, region_name, region)
+        self.region_name = one_region(self, region_name, region)
         self.verify = verify
         self.botocore_config = botocore_config
         self._service: EmrSteps | None = None
-        _say_instead(
-            self,
-            {
-                "waiter_max_attempts": waiter_max_attempts != 60  # noqa: PLR2004 - the provider's default
-                and "there is no number of looks; execution_timeout limits the wait",
-                "deferrable": deferrable != _DEFERRABLE
-                and "waiting always defers; wait_for_completion says whether to wait",
-            },
+        no_count = "there is no number of looks; execution_timeout limits the wait"
+        deferring = "waiting always defers; wait_for_completion says whether to wait"
+        say_instead(
+            self, {"waiter_max_attempts": (60, no_count), "deferrable": (DEFAULT_DEFERRABLE, deferring)}
         )
 
     def remote_jobs(self, context: Context) -> EmrSteps:
         """The steps, not parsed and the cluster not looked up before that is needed."""
         self._service = EmrSteps(
-            **_access_of(self),
+            **access_of(self),
             job_flow_id=self.job_flow_id,
             job_flow_name=self.job_flow_name,
             cluster_states=_states(self.cluster_states),
@@ -1016,7 +1016,7 @@ class EmrStepSensor(RemoteJobSensor):
         target_states: Iterable[str] | None = None,
         failed_states: Iterable[str] | None = None,
         max_attempts: int = 60,
-        deferrable: bool = _DEFERRABLE,
+        deferrable: bool = DEFAULT_DEFERRABLE,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
         verify: bool | str | None = None,
@@ -1040,21 +1040,16 @@ class EmrStepSensor(RemoteJobSensor):
         self.max_attempts = max_attempts
         self.deferrable = deferrable
         self.aws_conn_id = aws_conn_id
-        self.region_name = _one_region(self, region_name, region)
+        self.region_name = one_region(self, region_name, region)
         self.verify = verify
         self.botocore_config = botocore_config
-        _say_instead(
-            self,
-            {
-                "max_attempts": max_attempts != 60  # noqa: PLR2004 - the provider's default
-                and "there is no number of looks; timeout limits the wait",
-                "deferrable": deferrable != _DEFERRABLE and "waiting always defers",
-            },
-        )
+        no_count = "there is no number of looks; timeout limits the wait"
+        lost = {"max_attempts": (60, no_count), "deferrable": (DEFAULT_DEFERRABLE, "waiting always defers")}
+        say_instead(self, lost)
 
     def remote_jobs(self, context: Context) -> EmrSteps:
         """Where to look."""
-        return EmrSteps(**_access_of(self))
+        return EmrSteps(**access_of(self))
 
     def watched(self, context: Context) -> Job:
         """The step, of which nothing is known yet."""
@@ -1159,30 +1154,8 @@ def _link(context: Context, service: EmrSteps, cluster_id: str, step_id: str) ->
     )
 
 
-def _patience(poll: Any) -> Patience:
-    seconds = float(poll) if poll else 30.0
-    return Patience(poll=seconds, first=min(2.0, seconds))
-
-
-def _access_of(task: Any) -> dict[str, Any]:
-    return {name: getattr(task, name) for name in ("aws_conn_id", "region_name", "verify", "botocore_config")}
-
-
-def _one_region(task: Any, region_name: str | None, region: str | None) -> str | None:
-    if region and region_name and region != region_name:
-        reject(task, "region", region, f"region_name only; it is {region_name!r} already")
-    return region_name or region
-
-
 def _states(value: Any) -> list[str]:
     """The states of a parameter that may have been rendered to one text, ``COMPLETED`` or a list's."""
     if isinstance(value, str) and not value.lstrip().startswith("["):
         return [value]
     return [str(state) for state in read_list(value)]
-
-
-def _say_instead(task: Any, instead: Mapping[str, str | bool]) -> None:
-    for parameter, what in instead.items():
-        if what:
-            text = f"task {task.task_id!r}: {parameter} has no effect: {what}. Leave it out."
-            warnings.warn(text, UserWarning, stacklevel=4)

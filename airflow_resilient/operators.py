@@ -38,6 +38,7 @@ from .jobs import (
     family,
     reconcile,
 )
+from .parameters import reject, require_choice, say_instead
 from .watch import Patience
 
 if TYPE_CHECKING:
@@ -323,6 +324,10 @@ class RemoteJobSensor(BaseSensorOperator):
     none left.
     """
 
+    def __init__(self, *, mode: str = "poke", **kwargs: Any) -> None:
+        super().__init__(mode=mode, **kwargs)
+        say_instead(self, {"mode": ("poke", "waiting always defers, which holds no slot")})
+
     def remote_jobs(self, context: Context) -> RemoteJobs:
         """The service to ask. Called after templates are rendered."""
         raise NotImplementedError(f"{type(self).__name__} must override remote_jobs()")
@@ -427,18 +432,7 @@ def error_of(job: Job, log: LogTail = LogTail()) -> JobError:
     return JobFailed(message, job)
 
 
-# --- parameters ---------------------------------------------------------------------------------
-
-
-def reject(task: Any, parameter: str, value: Any, wanted: str) -> NoReturn:
-    """Raise `InvalidParameter` with what is wrong, where, and what to write instead."""
-    raise InvalidParameter(f"task {task.task_id!r}: {parameter}={value!r} is not valid; write {wanted}")
-
-
-def require_choice(task: Any, parameter: str, value: Any, choices: Sequence[str]) -> None:
-    """Check that `value` is one of `choices`."""
-    if value not in choices:
-        reject(task, parameter, value, " or ".join(map(repr, choices)))
+# --- this deployment ----------------------------------------------------------------------------
 
 
 def namespace() -> str:

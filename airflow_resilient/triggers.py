@@ -118,7 +118,7 @@ class RemoteJobTrigger(BaseTrigger):
             "cancel_on_kill": cancel_on_kill,
         }
         self.looks: dict[str, Job] = {job.id: job for job in map(Job.unpack, self.arguments["jobs"])}
-        self.tail: deque[str] = deque(maxlen=max(1, log_lines))
+        self.tail: deque[str] = deque(maxlen=log_lines)
         self.reported = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

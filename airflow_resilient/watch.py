@@ -100,7 +100,9 @@ def after_look(waiting: Waiting, look: Look, now: float, batch: int = 1) -> Wait
             return replace(waiting, due=now, alone=True)
         refused = waiting.refused + 1
         return replace(
-            waiting, due=now + doubling(patience.first, refused, patience.longest), refused=refused
+            waiting,
+            due=now + doubling(patience.first, refused, min(patience.longest, 2 * patience.poll)),
+            refused=refused,
         )
     if look is None:
         missing, since = waiting.missing + 1, waiting.missing_since if waiting.missing else now
@@ -109,7 +111,9 @@ def after_look(waiting: Waiting, look: Look, now: float, batch: int = 1) -> Wait
             reason = f"the service has not known it for {now - since:.0f} s; it may have ended either way"
             return replace(waiting, job=replace(waiting.job, phase=Phase.LOST, reason=reason))
         return waiting
-    return replace(waiting, job=waiting.job.learn(look), due=due, missing=0, refused=0, alone=False)
+    # Somebody else may watch the same job without a claim on it, and have asked in the same call.
+    job = replace(waiting.job.learn(look), claim=waiting.job.claim)
+    return replace(waiting, job=job, due=due, missing=0, refused=0, alone=False)
 
 
 def plan(now: float, waits: Iterable[Waiting], batch_size: int) -> tuple[list[list[Job]], float]:
@@ -130,12 +134,13 @@ def plan(now: float, waits: Iterable[Waiting], batch_size: int) -> tuple[list[li
         if all(waiting.due > now for waiting in members):
             continue
         batches += [[waiting.job] for waiting in members if waiting.alone and waiting.due <= now]
-        along = [
-            waiting.job
+        along = {
+            waiting.job.id: waiting.job
             for waiting in sorted(members, key=lambda waiting: waiting.due)
             if not waiting.alone and waiting.due <= now + waiting.patience.interval(now - waiting.since) / 2
-        ]
-        batches += [along[start : start + batch_size] for start in range(0, len(along), batch_size)]
+        }
+        jobs = list(along.values())
+        batches += [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
     nearest = min((waiting.due for members in scopes.values() for waiting in members), default=now + 3600.0)
     return batches, max(0.0, nearest - now)
 
@@ -181,7 +186,7 @@ class SharedWatch:
         return len(self._waits)
 
     async def follow(self, job: Job, patience: Patience) -> AsyncIterator[Job]:
-        """Yield a look whenever the job's phase changes; the last one is its end.
+        """Yield a look whenever the job's phase or facts change; the last one is its end.
 
         :raises Exception: the error with which the service keeps refusing to be asked about this job.
         """
@@ -214,7 +219,9 @@ class SharedWatch:
                 self._wake.clear()
                 waits = [wait.waiting for wait in self._waits.values()]
                 batches, sleep = plan(self._now(), waits, getattr(self.service, "batch_size", 100))
-                for batch in batches:
+                # After trouble another one has its turn first: a cluster that never answers starves nobody.
+                turn = self.trouble % len(batches) if batches else 0
+                for batch in batches[turn:] + batches[:turn]:
                     if not await self._look(batch):
                         sleep = jitter(self._backoff(), self._random)
                         log.warning(
@@ -263,7 +270,7 @@ class SharedWatch:
             if refusal and after.refused >= after.patience.refused:
                 wait.news.put_nowait(refusal)
                 wait.waiting = replace(after, due=now + 3600.0)
-            elif after.job.phase is not before.job.phase:
+            elif (after.job.phase, after.job.facts) != (before.job.phase, before.job.facts):
                 wait.news.put_nowait(after.job)
                 if not after.job.live:
                     wait.waiting = replace(after, due=now + 3600.0)

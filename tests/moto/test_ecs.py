@@ -780,9 +780,6 @@ def test_the_sensor_waits_without_a_slot(live_aws, running, name):
             "PENDING",
             {"pending_seconds": 2000},
             id="pending",
-            marks=pytest.mark.xfail(
-                reason="the watch tells a look only when the phase changes", strict=False, raises=TimeoutError
-            ),
         ),
         pytest.param("RUNNING", {"pending_seconds": 1000, "seconds": None}, id="running"),
         pytest.param(

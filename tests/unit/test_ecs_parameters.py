@@ -225,6 +225,7 @@ def test_without_group_and_prefix_no_log_is_forwarded(given):
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
+        pytest.param("deferrable", True, "always defers", id="deferrable"),
         pytest.param("reattach", True, "on_clear", id="reattach"),
         pytest.param("quota_retry", {"stop_after_attempt": 2}, "infrastructure_retries", id="quota_retry"),
         pytest.param("waiter_max_attempts", 10, "execution_timeout", id="waiter_max_attempts"),
@@ -248,7 +249,7 @@ def test_there_is_one_warning_for_all_of_them():
 def test_what_keeps_its_meaning_does_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        operator(deferrable=True, waiter_delay=5, skip_on_exit_code=[1], reattach=False, quota_retry=None)
+        operator(deferrable=False, waiter_delay=5, skip_on_exit_code=[1], reattach=False, quota_retry=None)
 
 
 @pytest.mark.parametrize("make", [operator, sensor], ids=["operator", "sensor"])
@@ -397,6 +398,7 @@ def test_the_sensor_refuses_what_cannot_work(given, says):
 
 
 def test_the_sensor_takes_what_every_sensor_takes():
-    made = sensor(mode="reschedule", poke_interval=5, timeout=60, soft_fail=True)
+    with pytest.warns(UserWarning, match="mode has no effect: waiting always defers"):
+        made = sensor(mode="reschedule", poke_interval=5, timeout=60, soft_fail=True)
     assert (made.poke_interval, made.timeout, made.soft_fail) == (5, 60, True)
     assert sensor(target_state="{{ params.state }}").target_state == "{{ params.state }}"

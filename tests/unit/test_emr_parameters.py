@@ -142,8 +142,10 @@ def test_waiter_delay_is_the_longest_time_between_two_looks():
 
 
 def test_region_is_another_name_for_region_name():
-    assert operator(region="eu-west-1").region_name == "eu-west-1"
-    sensor = EmrStepSensor(task_id="wait", job_flow_id="j-1", step_id="s-1", region="eu-west-1")
+    with pytest.warns(DeprecationWarning, match="region_name='eu-west-1'"):
+        assert operator(region="eu-west-1").region_name == "eu-west-1"
+    with pytest.warns(DeprecationWarning, match="region_name='eu-west-1'"):
+        sensor = EmrStepSensor(task_id="wait", job_flow_id="j-1", step_id="s-1", region="eu-west-1")
     assert sensor.region_name == "eu-west-1"
 
 

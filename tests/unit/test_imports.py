@@ -20,6 +20,7 @@ LAYERS = (
     ("what is raised", {"errors"}),
     ("how waiting jobs are looked at together", {"watch"}),
     ("how AWS is reached", {"aws", "logs"}),
+    ("what is refused, and what parameters operators share", {"parameters"}),
     ("what defers: operators, sensors, triggers and the links they show", {"links", "operators", "triggers"}),
     ("services, one file each", SERVICES),
     ("the public names", {"__init__"}),
@@ -27,7 +28,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, (_, names) in enumerate(LAYERS) for name in names}
 SERVICE_RANK = RANK["ecs"]
-STANDARD_LIBRARY_ONLY = {"jobs", "provider_info"}
+STANDARD_LIBRARY_ONLY = {"jobs", "provider_info", "watch"}
 # Half a second and more, each: imported where used, so that parsing a DAG file does not pay for them.
 HEAVY = ("airflow.providers", "boto3", "botocore", "moto", "matplotlib")
 # Loads its names one by one when they are asked for, and exists to be imported on every version.

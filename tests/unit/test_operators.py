@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 import uuid
@@ -294,13 +293,11 @@ def test_a_worker_that_is_stopped_because_of_the_deadline_cancels_the_job(jobs):
     made = []
 
     def make():
-        made.append(operator(jobs, execution_timeout=timedelta(seconds=0))())
-        made[-1].execution_timeout = timedelta(seconds=0.001)
+        made.append(operator(jobs, execution_timeout=timedelta(hours=1))())
         return made[-1]
 
-    tries = TaskTries(make)
-    with contextlib.suppress(JobTimeout):
-        tries.start()
+    TaskTries(make).start()
+    made[-1].execution_timeout = timedelta(0)  # an hour has passed
     made[-1].on_kill()
     assert jobs.live() == []
 
