@@ -384,7 +384,7 @@ def test_the_sensor_waits_for_states_by_name(target, failures, until):
         pytest.param({"cluster": ""}, "cluster", id="no-cluster"),
         pytest.param({"task": None}, "task=None", id="no-task"),
         pytest.param(
-            {"target_state": "RUNNIGN"}, "target_state='RUNNIGN'.*RUNNING", id="a-state-that-is-none"
+            {"target_state": "DANCING"}, "target_state='RUNNIGN'.*RUNNING", id="a-state-that-is-none"
         ),
         pytest.param(
             {"failure_states": {"DEAD"}}, "failure_states='DEAD'", id="a-failure-state-that-is-none"
