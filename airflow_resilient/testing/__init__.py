@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,5 +26,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        if name == "RemoteJobsContract" and "pytest" in sys.modules and _HOMES[name] not in sys.modules:
+            sys.modules["pytest"].register_assert_rewrite(_HOMES[name])  # so that failures show values
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -147,6 +147,8 @@ class _Account:
     capacity: int | None
     call_seconds: float
     interfere: Callable[[Method, Moment], None] | None
+    listing_lag: float
+    batch_size: int
     plan: JobPlan | Callable[[Claim], JobPlan]
     plans: deque[JobPlan] = field(default_factory=deque)
     faults: list[_Fault] = field(default_factory=list)
@@ -234,8 +236,6 @@ class InMemoryJobs:
     ) -> None:
         self.name = name or f"memory-{next(_SERIAL)}"
         self.scope = scope
-        self.listing_lag = lag if listing_lag is None else listing_lag
-        self.batch_size = batch_size
         known = _ACCOUNTS.get(self.name)
         if known is None:
             plan = seconds if callable(seconds) or isinstance(seconds, JobPlan) else JobPlan(seconds)
@@ -251,9 +251,13 @@ class InMemoryJobs:
                 capacity,
                 call_seconds,
                 interfere,
+                lag if listing_lag is None else listing_lag,
+                batch_size,
                 plan,
             )
         self._account = known
+        self.listing_lag = known.listing_lag
+        self.batch_size = known.batch_size
 
     def __repr__(self) -> str:
         return f"InMemoryJobs({self.name!r}, scope={self.scope!r})"
