@@ -427,7 +427,10 @@ def decide(owner: Owner, facts: Facts, policy: Policy) -> Action:
             f"{last.id} failed by infrastructure ({last.reason or 'no reason given'}): "
             f"submitting again, {attempt} of {policy.infrastructure_retries}"
         )
-        return Submit(_unused(owner, last.claim.number, jobs), why, policy.backoff(attempt))
+        number = max(
+            last.claim.number, owner.since + 1
+        )  # a reattached job is from before the clear, its heir not
+        return Submit(_unused(owner, number, jobs), why, policy.backoff(attempt))
     if facts.refusals > policy.infrastructure_retries:
         return OutOfRoom(facts.refusals, f"no capacity, {facts.refusals} times in this try")
     # Never above our try number, or the clear that follows could not tell our job from its own.
@@ -589,7 +592,8 @@ def reconcile(
             owner, Facts(tuple(known.values()), frozenset(news), overdue, over, memory.refusals), policy
         )
         try:
-            if not searched and (isinstance(action, Submit) or memory.unsure) and not over:
+            unfounded = isinstance(action, TimedOut) and action.job is None
+            if not searched and (isinstance(action, Submit) or unfounded or memory.unsure) and not over:
                 if not settled:  # what a predecessor submitted a moment ago may not be listed yet
                     senses.sleep(listing_lag(service))
                     settled = True

@@ -117,8 +117,16 @@ MUTANTS = {
         "len(used))",
     ),
     "resubmissions use up a number": (
-        "Submit(_unused(owner, last.claim.number, jobs), why",
-        "Submit(_unused(owner, last.claim.number + 1, jobs), why",
+        "number = max(last.claim.number, owner.since + 1)",
+        "number = last.claim.number + 1",
+    ),
+    "what is submitted again after a clear is from before it": (
+        "number = max(last.claim.number, owner.since + 1)",
+        "number = last.claim.number",
+    ),
+    "a timeout is reported before anything was looked for": (
+        "isinstance(action, TimedOut) and action.job is None",
+        "False",
     ),
     "resubmissions do not wait": ("why, policy.backoff(attempt))", "why, 0.0)"),
     "refused submissions do not wait": ("policy.backoff(facts.refusals) if facts.refusals else 0.0", "0.0"),
@@ -160,7 +168,7 @@ MUTANTS = {
         "return self.since > 0",
     ),
     "a return from the watch looks again": (
-        "(isinstance(action, Submit) or memory.unsure)",
+        "(isinstance(action, Submit) or unfounded or memory.unsure)",
         "True",
     ),
     "a lost answer does not lead to a look": ("            searched = False\n", ""),

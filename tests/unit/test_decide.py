@@ -279,6 +279,11 @@ TABLE = {
         facts(job("a", 1, DONE), news="a"),
         finish("a"),
     ),
+    "what is submitted again after a clear is from after the clear": (
+        owner(2, since=1, reattach=True),
+        facts(spot("a", 1), news="a"),
+        submit(2, after=10.0),
+    ),
     # other runs
     "a success of a deleted run of the same name does not count": (
         owner(1),

@@ -216,6 +216,16 @@ def test_what_is_no_trouble_is_raised(core):
         stage.visit()
 
 
+def test_past_the_deadline_a_later_try_looks_before_it_says_that_nothing_was_there(core):
+    stage = Stage(core, lag=30.0)
+    stage.visit()
+    deadline = stage.jobs.now() + 50.0
+    stage.jobs.throttle(1, "find")
+    _, verdict = stage.visit(try_number=2, since=1, deadline=deadline)
+    assert stage.jobs.live() == []
+    assert (kind(verdict), stage.asked()) == ("TimedOut", ["find", "find", "cancel"])
+
+
 # --- tokens ---------------------------------------------------------------------------------------
 
 

@@ -81,6 +81,7 @@ class Visit:
         self.generation, self.incarnation = world.generation, world.incarnation
         self.memory, self.fresh = memory, fresh
         self.has_lease = True
+        self.began = world.now()
         self.batch_size, self.listing_lag = world.service.batch_size, world.service.listing_lag
         self.is_transient, self.address = world.service.is_transient, world.service.address
         self._answers: list[tuple[str, Any, BaseException | None]] = []
@@ -607,16 +608,17 @@ def invariant_2(world: World) -> None:
 def invariant_3(world: World, job: Job) -> None:
     """A clear is honoured: the result reported comes from a job submitted after it.
 
-    Except with ``on_clear="reattach"`` for a job that lived at the clear, and for a DAG run that was deleted
-    and made again within CLOCK_SKEW of the submission.
+    Except with ``on_clear="reattach"`` for a job that lived at the clear or when the run was made again, and
+    for a DAG run that was deleted and made again within CLOCK_SKEW of the submission.
     """
     submission, real = world.submissions[job.id], world.service.real(job)
     if submission.generation == world.generation:
         return
+    reattached = world.rules.reattach and not real.ended(world.cleared_at)
     if submission.incarnation != world.incarnation:
-        if real.created < world.run_started - real_core.CLOCK_SKEW:
+        if real.created < world.run_started - real_core.CLOCK_SKEW and not reattached:
             world.violate(f"3: {job.id} of a deleted run was reported")
-    elif not (world.rules.reattach and not real.ended(world.cleared_at)):
+    elif not reattached:
         world.violate(f"3: {job.id} from before the clear was reported")
 
 
@@ -677,7 +679,7 @@ def invariant_5_at_cancel(world: World, visit: Visit, job: Job, reason: str) -> 
         if submission.generation == world.generation and skewed:
             world.violate(f"5: {job.id} is of this generation, and was cancelled as superseded")
     elif reason == core.DUPLICATE:
-        others = [other for other in service.live() if other.id != real.id]
+        others = [other for other in service.history if other is not real and not other.ended(visit.began)]
         if not others and not real.ended(world.now()):
             world.violate(f"5: {job.id} was cancelled as a duplicate of nothing")
     elif visit.memory.started + (world.rules.timeout or 1e12) > world.now():
