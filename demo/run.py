@@ -353,20 +353,11 @@ class Assassin:
         airflow = self._demo.airflow
         try:
             dag, task = self._key
-            instance: TaskInstance = airflow.task_instance(dag, "resilient", task)
-            processes = airflow.wait_until(
-                lambda: (found := airflow.task_processes(instance))[1:] and found,
-                90,
-                f"{self._name} is executed",
-            )
-            doomed = [p for p in processes if self._worker or p.role == "task"]
-            # The next lines race with the task, which defers some 0.05 s later.
-            airflow.wait_until(self._submitted, 60, f"AWS has taken the job of {self._name}", every=0.001)
-            for process in doomed:
-                process.kill()
+            instance = airflow.task_instance(dag, "resilient", task)
+            hit = airflow.kill_task_when(instance, self._submitted, worker=self._worker)
             what = "worker and task killed" if self._worker else "task process killed"
             self._kill = Kill(f"{what} after submit", time.time(), (self._name,), fatal=True)
-            pids = ", ".join(str(process.pid) for process in doomed)
+            pids = ", ".join(map(str, hit))
             self._demo.say(f"{self._name}: SIGKILL right after its submit (process {pids})")
         except BaseException as error:  # noqa: BLE001 - raised again by join()
             self._error = error

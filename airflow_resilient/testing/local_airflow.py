@@ -137,14 +137,19 @@ class TaskProcess:
     role: str
     started: float = field(repr=False, default=0.0)
 
-    def kill(self, signal: int = signals.SIGKILL) -> None:
-        """Send it a signal, unless it has ended; nobody else is hit who got its pid since."""
+    def kill(self, signal: int = signals.SIGKILL) -> bool:
+        """Send it a signal, unless it has ended; nobody else is hit who got its pid since.
+
+        :return: whether it was still there.
+        """
         import psutil  # type: ignore[import-untyped,unused-ignore]
 
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
             process = psutil.Process(self.pid)
-            if process.create_time() == self.started:
+            if process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE:
                 os.kill(self.pid, signal)
+                return True
+        return False
 
 
 @dataclass(frozen=True)
@@ -229,6 +234,7 @@ class _Process:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path) -> None:
         self.log = log
+        self._gone = False  # the session has ended; its id may belong to a stranger by now
         with log.open("ab") as output:
             self.popen = subprocess.Popen(  # noqa: S603
                 command,
@@ -256,12 +262,28 @@ class _Process:
         """
         import psutil  # type: ignore[import-untyped,unused-ignore]  # comes with Airflow
 
-        found = []
+        found: list[int] = []
+        if self._gone:
+            return found
         for pid in psutil.pids():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 if os.getsid(pid) == self.pid and pid != os.getpid():
                     found.append(pid)
+        self._gone = not found
         return found
+
+    def listens(self, port: int) -> bool:
+        """Say whether it, or what it started, listens on a port."""
+        import psutil
+
+        for pid in self.members():
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                # psutil 6 renamed it
+                ask = process.net_connections if hasattr(process, "net_connections") else process.connections
+                if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in ask("inet")):
+                    return True
+        return False
 
     def signal(self, number: int, *, whole: bool) -> None:
         """Send a signal to the component, or with ``whole`` to all its session."""
@@ -398,7 +420,7 @@ class LocalAirflow:
                     raise
                 self._progress(f"port {self.port} was taken, trying another one")
                 for name in list(self._processes):
-                    self._end(name, timeout=0)
+                    self._processes.pop(name).end(0)
                 self._log_path("api-server").unlink()
                 self._choose_port()
         for name, slots in self._pools.items():
@@ -416,6 +438,7 @@ class LocalAirflow:
         for process in self._processes.values():
             process.signal(signals.SIGTERM, whole=False)
         _end_all(self._sessions, timeout=5)
+        self._sessions.clear()
         self._processes.clear()
         if self._own_home and self.home != Path():
             if keep_home:
@@ -469,10 +492,13 @@ class LocalAirflow:
 
         :param timeout: seconds after which what is left of it is killed.
         """
+        process = self._processes.get(self._known(component))
+        if process is None:
+            raise LocalAirflowError(f"{component} does not run")
         self._progress(f"stopping {component}")
-        process = self._processes[self._known(component)]
+        del self._processes[component]
         process.signal(signals.SIGTERM, whole=False)
-        self._end(component, timeout)
+        process.end(timeout)
 
     def kill(self, component: str, signal: int = signals.SIGKILL, *, whole: bool = True) -> None:
         """Send a signal to a component, by default as if its machine lost power.
@@ -485,10 +511,14 @@ class LocalAirflow:
         if process is None:
             raise LocalAirflowError(f"{component} does not run")
         self._progress(f"sending {signals.Signals(signal).name} to {component}")
-        process.signal(signal, whole=whole)
         if signal == signals.SIGKILL:
             del self._processes[component]
+        process.signal(signal, whole=whole)
+        if signal == signals.SIGKILL:
             process.popen.wait(10)
+            until = time.monotonic() + 10
+            while whole and process.members() and time.monotonic() < until:
+                time.sleep(0.01)
 
     def restart(self, component: str, signal: int = signals.SIGTERM, timeout: float = 60) -> None:
         """Stop a component, by SIGTERM or SIGKILL, and start it again."""
@@ -730,6 +760,8 @@ class LocalAirflow:
             killer does.
         :return: their pids.
         :raises LocalAirflowError: when nothing executes it.
+
+        See :meth:`kill_task_when` for a kill at a certain moment.
         """
         doomed = [p for p in self.task_processes(task_instance) if worker or p.role == "task"]
         for process in doomed:
@@ -737,6 +769,42 @@ class LocalAirflow:
         if not doomed:
             raise LocalAirflowError(f"no process executes {task_instance}")
         return [process.pid for process in doomed]
+
+    def kill_task_when(
+        self,
+        task_instance: TaskInstance,
+        moment: Callable[[], object],
+        signal: int = signals.SIGKILL,
+        *,
+        worker: bool = True,
+        timeout: float = 90,
+    ) -> list[int]:
+        """Wait until a try is executed, then until a moment comes, and send a signal within milliseconds.
+
+        Call it right after :meth:`trigger`.  From the moment a service has taken a job until its task defers,
+        some 0.05 s pass: too few for :meth:`kill_task`, which has to look for the processes first.
+
+        :param moment: true when it has come, for example ``lambda: aws.emr.steps(cluster)``; asked a thousand
+            times a second.
+        :param worker: as in :meth:`kill_task`.
+        :param timeout: seconds for both waits together.
+        :return: the pids that were hit.
+        :raises LocalAirflowError: when the moment does not come, or it came after the process had ended.
+        """
+        until = time.monotonic() + timeout
+        what = f"{task_instance.dag_id}.{task_instance.task_id} is executed"
+
+        def executed() -> list[TaskProcess] | None:
+            found = self.task_processes(task_instance)
+            return found if {process.role for process in found} == {"worker", "task"} else None
+
+        doomed = [p for p in self.wait_until(executed, timeout, what) if worker or p.role == "task"]
+        left = max(0, until - time.monotonic())
+        self.wait_until(lambda: bool(moment()), left, f"the moment to kill it: {what}", every=0.001)
+        hit = [process.pid for process in doomed if process.kill(signal)]
+        if not any(process.pid in hit for process in doomed if process.role == "task"):
+            raise LocalAirflowError(f"the process had ended before the moment came: {task_instance}")
+        return hit
 
     # ----- waiting, asking
 
@@ -876,11 +944,11 @@ class LocalAirflow:
         self._sessions.append(process)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.popen.wait(max(1, until - time.monotonic()))
-        if process.exit_code != 0:
+        exit_code = process.exit_code
+        process.end(0)
+        if exit_code != 0:
             told = "\n".join(_tail(log, 30))
-            raise LocalAirflowError(
-                f"making Airflow's database failed (exit code {process.exit_code}):\n{told}"
-            )
+            raise LocalAirflowError(f"making Airflow's database failed (exit code {exit_code}):\n{told}")
         database = self.home / "airflow.db"
         if database.exists():
             # Stays with the file.  Readers no longer block writers: without it, "database is locked" comes
@@ -898,9 +966,6 @@ class LocalAirflow:
         self._sessions.append(process)
         self._processes[component] = process
 
-    def _end(self, component: str, timeout: float) -> None:
-        self._processes.pop(component).end(timeout)
-
     def _known(self, component: str) -> str:
         if component not in self._components:
             raise LocalAirflowError(f"no component {component!r}; there are {', '.join(self._components)}")
@@ -915,8 +980,8 @@ class LocalAirflow:
             raise _PortTakenError(f"port {self.port} is in use")
 
     def _check_alive(self) -> None:
-        for name, process in self._processes.items():
-            if process.exit_code is not None:
+        for name, process in list(self._processes.items()):  # other threads may kill components meanwhile
+            if process.exit_code is not None and self._processes.get(name) is process:
                 if name == "api-server":
                     self._check_port()
                 told = "\n".join(_tail(process.log, 40))
@@ -937,7 +1002,7 @@ class LocalAirflow:
             self._ask("GET", self._release.health, None, 5)
         except OSError:  # HTTPError and URLError are OSErrors too
             return False
-        return True
+        return self._processes["api-server"].listens(self.port)  # or somebody else's Airflow answered
 
     def _jobs(self, job_type: str) -> set[int]:
         """Ids of the rows that components of this type have written when they began to work."""

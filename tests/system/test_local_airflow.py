@@ -57,6 +57,14 @@ def test_task_process_is_found_and_killed(airflow, worker):
     assert airflow.task_instance("sleep_in_first_try", run_id, "sleep_in_first_try").try_number == 2
 
 
+def test_task_is_killed_at_the_moment_that_a_test_chooses(airflow):
+    run_id = airflow.trigger("sleep_in_first_try")
+    instance = airflow.task_instance("sleep_in_first_try", run_id, "sleep_in_first_try")
+    moments = iter([False, False, True])
+    assert len(airflow.kill_task_when(instance, lambda: next(moments), worker=False)) == 1
+    assert airflow.wait_for("sleep_in_first_try", run_id, timeout=120) == "success"
+
+
 def test_deferred_task_survives_a_killed_triggerer_and_holds_no_slot(airflow):
     run_id = airflow.trigger("defer")
     airflow.wait_until(lambda: state_of(airflow, "defer", run_id) == "deferred", 60)
