@@ -73,10 +73,15 @@ class Case:
         self.until(lambda: self.task.state in END, "it has ended", timeout)
         return self.task
 
+    def ask(self, what):
+        path = f"/dags/{self.dag_id}/dagRuns/{quote(self.run_id, safe='')}/taskInstances/job/{what}"
+        return self.airflow.request("GET", path, accept=(404,))
+
     def xcom(self, key):
-        run = f"/dags/{self.dag_id}/dagRuns/{quote(self.run_id, safe='')}"
-        path = f"{run}/taskInstances/job/xcomEntries/{key}"
-        return str(self.airflow.request("GET", path, accept=(404,)))
+        return str(self.ask(f"xcomEntries/{key}"))
+
+    def links(self):
+        return self.ask("links").get("extra_links", {})
 
     def finish(self):
         for job in self.live:
@@ -107,6 +112,16 @@ def test_a_job_runs_once_and_holds_no_slot_while_it_runs(case):
     case.plan(seconds=3).start().deferred()
     task = case.ended()
     assert (task.state, task.try_number, len(case.jobs)) == ("success", 1, 1)
+
+
+def test_links_to_the_aws_console_show_while_the_task_is_deferred(case):
+    case.plan(seconds=None).start().deferred()
+    name, wanted = {
+        "emr": ("EMR cluster", lambda job: job.cluster_id),
+        "ecs": ("ECS task", lambda job: job.arn.rpartition("/")[2]),
+    }[case.service]
+    case.until(lambda: wanted(case.jobs[0]) in (case.links().get(name) or ""), "the link is there")
+    assert case.task.state == "deferred"
 
 
 def test_sigkill_right_after_the_service_accepted_the_job_makes_no_second_one(case):
