@@ -427,9 +427,7 @@ def decide(owner: Owner, facts: Facts, policy: Policy) -> Action:
             f"{last.id} failed by infrastructure ({last.reason or 'no reason given'}): "
             f"submitting again, {attempt} of {policy.infrastructure_retries}"
         )
-        number = max(
-            last.claim.number, owner.since + 1
-        )  # a reattached job is from before the clear, its heir not
+        number = max(last.claim.number, owner.since + 1)  # its heir is from after the clear
         return Submit(_unused(owner, number, jobs), why, policy.backoff(attempt))
     if facts.refusals > policy.infrastructure_retries:
         return OutOfRoom(facts.refusals, f"no capacity, {facts.refusals} times in this try")
