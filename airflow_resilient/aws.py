@@ -63,8 +63,7 @@ def is_transient(error: BaseException) -> bool:
     """Whether the same call may well succeed later. Such an error is no news about a job.
 
     :return: ``True`` for throttling, lost connections, time-outs, 5xx answers and expired credentials (the
-        next call
-        is made with a new client).
+        next call is made with a new client).
     """
     from botocore import exceptions
 

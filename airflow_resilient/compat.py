@@ -6,8 +6,11 @@ Light to import: what is heavy (triggers, XCom) is imported where it is used.
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import (
@@ -17,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
     BaseOperator,
     BaseOperatorLink,
     BaseSensorOperator,
+    SkipMixin,
     TaskDeferred,
     conf,
 )
@@ -31,13 +35,18 @@ __all__ = [
     "BaseOperator",
     "BaseOperatorLink",
     "BaseSensorOperator",
+    "SkipMixin",
     "TaskDeferred",
     "airflow_version",
     "base_url",
     "conf",
+    "current_context",
+    "earlier_runs",
+    "earlier_runs_that_passed",
     "in_thread",
     "recall",
     "remember",
+    "sees_earlier_runs",
     "state_of",
 ]
 
@@ -71,9 +80,8 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """Run blocking `function` in a thread of its own without holding up the event loop or its shutdown.
 
     The thread is a daemon: a triggerer that stops does not wait for an HTTP answer. Before Airflow 3.3 a
-    trigger's
-    thread can reach connections only through asgiref's bridge, so that is used there.
-    Source: ``TriggerCommsDecoder.send`` in ``airflow/jobs/triggerer_job_runner.py``.
+    trigger's thread can reach connections only through asgiref's bridge, so that is used there. Source:
+    ``TriggerCommsDecoder.send`` in ``airflow/jobs/triggerer_job_runner.py``.
     """
     if (3, 0) <= airflow_version() < (3, 3):
         from asgiref.sync import sync_to_async
@@ -164,3 +172,79 @@ def run_start(context: Context) -> float:
     run: Any = context["dag_run"]
     started = getattr(run, "start_date", None)
     return started.timestamp() if started else 0.0
+
+
+def current_context() -> Context:
+    """The context of the task that runs in this process."""
+    from airflow.providers.common.compat.sdk import get_current_context
+
+    return get_current_context()
+
+
+def sees_earlier_runs() -> bool:
+    """Whether a task can ask for the DAG runs before its own.
+
+    Airflow 3.0.0 to 3.0.5 cannot: their task instances have no ``get_previous_dagrun``.
+    Source: ``RuntimeTaskInstance`` in ``airflow/sdk/execution_time/task_runner.py``.
+    """
+    from airflow import __version__
+
+    numbers = tuple(int(part) for part in re.findall(r"\d+", __version__)[:3])
+    return not (3, 0, 0) <= numbers < (3, 0, 6)
+
+
+@dataclass(frozen=True)
+class _AskedFrom:
+    """Stands in for a task instance of another run in ``get_previous_dagrun``, which reads only these."""
+
+    dag_id: str
+    logical_date: datetime
+
+    def get_template_context(self) -> dict[str, Any]:
+        return {"dag_run": self}
+
+
+def _run_before(context: Context, moment: datetime) -> Any:
+    """The DAG run with the latest logical date before `moment`, of any type, or ``None`` (Airflow 3)."""
+    ti: Any = context["ti"]
+    return type(ti).get_previous_dagrun(_AskedFrom(ti.dag_id, moment))
+
+
+def earlier_runs(context: Context) -> Iterator[Any]:
+    """DAG runs with an earlier logical date, latest first; one query each, made when it is asked for.
+
+    On 2.11 manual runs are left out, on 3.x they are not.
+    """
+    run: Any = context["dag_run"]
+    if airflow_version() < (3, 0):
+        while run := run.get_previous_scheduled_dagrun(run.id):
+            yield run
+        return
+    while run := _run_before(context, run.logical_date):
+        yield run
+
+
+def earlier_runs_that_passed(context: Context) -> Iterator[Any]:
+    """`earlier_runs` in which this very task instance, same map index, has succeeded."""
+    ti: Any = context["ti"]
+    map_index = -1 if ti.map_index is None else ti.map_index
+    if hasattr(ti, "get_previous_ti") and airflow_version() >= (3, 2):
+        moment = context["dag_run"].logical_date
+        # One query for the task instance, one for its run: however many runs did not pass in between.
+        while moment and (
+            other := ti.get_previous_ti(state="success", logical_date=moment, map_index=map_index)
+        ):
+            yield _run_before(context, other.logical_date + timedelta(microseconds=1))
+            moment = other.logical_date
+        return
+    for run in earlier_runs(context):
+        if airflow_version() >= (3, 0):
+            states = ti.get_task_states(
+                dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[run.run_id], map_index=map_index
+            )
+            passed = "success" in (states.get(run.run_id) or {}).values()
+        else:
+            instance = run.get_task_instance(ti.task_id, map_index=map_index)
+            passed = instance is not None and instance.state == "success"
+        if passed:
+            yield run

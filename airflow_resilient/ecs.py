@@ -107,8 +107,7 @@ def read_task(
     """Say what one element of DescribeTasks' ``tasks`` means.
 
     :param task: ``{"taskArn": str, "lastStatus": str, "stopCode": str, "containers": [{"name": str,
-        "exitCode":
-        int}], ...}``.
+        "exitCode": int}], ...}``.
     :param essential: names of the essential containers; ``None``: all of them are.
     :param now: when it was created, in seconds since 1970, for a task that does not say so (``createdAt`` is
         optional).

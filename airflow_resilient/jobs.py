@@ -1,9 +1,9 @@
 """A remote job, and the one decision that makes running it safe to repeat.
 
-Nothing here does I/O by itself or knows Airflow or AWS. `decide` looks at facts and names the next
-action; `reconcile` carries actions out with the service it is given, adds what came back to the
-facts and asks again. First run, retry after a crash, clear, and the return from deferral are
-therefore the same code with different facts.
+Nothing here does I/O by itself or knows Airflow or AWS. `decide` looks at facts and names the next action;
+`reconcile` carries actions out with the service it is given, adds what came back to the facts and asks again.
+First run, retry after a crash, clear, and the return from deferral are therefore the same code with different
+facts.
 
 Imports the standard library only; a test enforces it.
 """
@@ -74,11 +74,10 @@ _CLAIM = re.compile(r"af-([a-z2-7]{16})-(\d+)")
 class Claim:
     """The name that is written on a remote job so that any later try can recognise it.
 
-    `number` counts the tries of one task instance that came to submit; it is computed from the jobs
-    that are found, not from Airflow's try number, so two workers that both believe they own the task
-    instance come to the same claim. `again` counts the resubmissions within one number: it makes the
-    idempotency token of each submission unique and is not part of the name, so it takes no part in
-    comparisons.
+    `number` counts the tries of one task instance that came to submit; it is computed from the jobs that are
+    found, not from Airflow's try number, so two workers that both believe they own the task instance come to
+    the same claim. `again` counts the resubmissions within one number: it makes the idempotency token of each
+    submission unique and is not part of the name, so it takes no part in comparisons.
 
     >>> str(Claim("abcdefghijklmnop", 2)), Claim("abcdefghijklmnop", 2, again=1).token
     ('af-abcdefghijklmnop-2', 'af-abcdefghijklmnop-2-1')
@@ -183,13 +182,12 @@ class Owner:
 
     :param family: see `family`.
     :param try_number: Airflow's, from 1.
-    :param since: the last try before the latest clear, 0 when it was never cleared. Airflow sets
-        ``max_tries = try_number + retries`` when a task instance that is not running is cleared, hence
-        ``since = max_tries - retries``, and all automatic retries that follow share it.
-        Source: ``clear_task_instances`` in Airflow 2.11 and 3.x.
+    :param since: the last try before the latest clear, 0 when it was never cleared. Airflow sets ``max_tries
+        = try_number + retries`` when a task instance that is not running is cleared, hence ``since =
+        max_tries - retries``, and all automatic retries that follow share it. Source:
+        ``clear_task_instances`` in Airflow 2.11 and 3.x.
     :param run_started: start of the DAG run, in seconds since 1970: tells the run from an earlier one that
-        was
-        deleted and made again under the same id.
+        was deleted and made again under the same id.
     :param reattach: ``on_clear="reattach"``: a job from before the clear that is still alive is taken over.
     """
 
@@ -302,8 +300,7 @@ class Facts:
 
     :param jobs: the latest look at every job that was found, submitted or watched.
     :param news: ids of the jobs that *this try* has submitted or watched. Their end is news; the failure of
-        any
-        other job is history that an earlier try has reported.
+        any other job is history that an earlier try has reported.
     :param overdue: the deadline of the try has passed.
     :param patience_over: since then the end of the cancelled job has been awaited for long enough.
     :param refusals: how often the service has refused this try for want of capacity.
@@ -558,14 +555,11 @@ def reconcile(
     :param fresh: this is the first visit of the try: predecessors may have left jobs that are not listed yet.
     :return: what to remember, and what to do.
     :raises: what the service raises and does not call transient; then the try fails, and nothing that lives
-        is hidden:
-        the next try finds it.
+        is hidden: the next try finds it.
 
     It asks the service for jobs only before it submits, never at the first visit of a first try, and never on
-    the
-    return from a watch that has seen the end. Every round moves a job on (Cancel), uses up a claim (Submit)
-    or adds
-    trouble, and all three are bounded, so this ends.
+    the return from a watch that has seen the end. Every round moves a job on (Cancel), uses up a claim
+    (Submit) or adds trouble, and all three are bounded, so this ends.
     """
     known: dict[str, Job] = {job.id: job for job in memory.seen}
     news = set(memory.news)

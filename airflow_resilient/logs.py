@@ -2,8 +2,7 @@
 
 The position has two halves: CloudWatch's own token, which says exactly where to go on but expires after 24
 hours, and the time of the last event with the number of events read at that time, which always says it well
-enough.
-`take` and `rewind` are pure; `read_stream` carries them out.
+enough. `take` and `rewind` are pure; `read_stream` carries them out.
 
 Source: GetLogEvents reference ("The token expires after 24 hours").
 """

@@ -71,19 +71,16 @@ class RemoteJobOperator(BaseOperator):
     need more.
 
     :param infrastructure_retries: how many times one try submits the job again after a failure of the
-        infrastructure
-        (Spot, lost host, no capacity). It costs none of Airflow's ``retries``.
+        infrastructure (Spot, lost host, no capacity). It costs none of Airflow's ``retries``.
     :param on_clear: ``"restart"``: clearing the task instance cancels a job that still runs, waits for its
-        end and
-        starts a new one. ``"reattach"``: a job that still runs is taken over.
+        end and starts a new one. ``"reattach"``: a job that still runs is taken over.
     :param on_timeout: when ``execution_timeout`` has passed, counted from the first start of the try over all
         deferrals: ``"cancel"`` the job, wait for its end and fail, or ``"leave"`` it running and fail.
     :param patience: how often to look; default every 2 s at first and every 30 s later.
     :raises InvalidParameter: a parameter is wrong.
 
     At run time `execute` raises `JobFailed`, `JobCancelled`, `JobLost`, `JobTimeout`, `NotSubmitted`,
-    `NoCapacity`,
-    `SubmitRefused` or `Unobservable`.
+    `NoCapacity`, `SubmitRefused` or `Unobservable`.
     """
 
     def __init__(
@@ -166,8 +163,7 @@ class RemoteJobOperator(BaseOperator):
         """Cancel the job if its deadline has passed; leave it running otherwise.
 
         Airflow calls this when the worker is told to stop (deploy, scale-in), which is no wish to end the
-        job: the
-        next try takes it over. It also calls it when ``execution_timeout`` passes on the worker.
+        job: the next try takes it over. It also calls it when ``execution_timeout`` passes on the worker.
         """
         visit = getattr(self, "_current", None) or self._visit_without_execute()
         if visit is None:
@@ -319,9 +315,8 @@ class RemoteJobSensor(BaseSensorOperator):
     """Wait for a remote job that somebody else started, without a worker slot. It never submits or cancels.
 
     Subclass it: override `remote_jobs`, `watched`, `until` and `arrived`. ``poke_interval`` is the longest
-    time
-    between two looks; ``timeout``, ``soft_fail`` and ``execution_timeout`` keep their meaning; ``mode`` has
-    none left.
+    time between two looks; ``timeout``, ``soft_fail`` and ``execution_timeout`` keep their meaning; ``mode``
+    has none left.
     """
 
     def __init__(self, *, mode: str = "poke", **kwargs: Any) -> None:

@@ -47,11 +47,9 @@ def killed_by_a_person(state: str | None, on_clear: str) -> bool:
     """Say whether a job is to be cancelled, given what Airflow says of its task instance when `on_kill` runs.
 
     Airflow (3.3) also calls `on_kill` when a triggerer wakes after its triggers were given to another one,
-    and when
-    the trigger's own event has been taken already: then the task instance is deferred, or on its way to a
-    worker.
-    A task instance that was cleared has no state until it is scheduled; after that its next try cancels the
-    job.
+    and when the trigger's own event has been taken already: then the task instance is deferred, or on its way
+    to a worker. A task instance that was cleared has no state until it is scheduled; after that its next try
+    cancels the job.
 
     :param state: the task instance's state; ``None`` when it was cleared or its DAG run deleted.
     :param on_clear: ``"reattach"``: a job survives the clear.
@@ -206,8 +204,8 @@ class RemoteJobTrigger(BaseTrigger):
         """Copy the job's log into the task's log. Trouble with it delays lines and changes nothing else.
 
         How far it came is kept in an XCom after each portion, so that a restarted triggerer goes on from
-        there; when
-        the triggerer is killed between writing a portion and keeping that, this one portion is written twice.
+        there; when the triggerer is killed between writing a portion and keeping that, this one portion is
+        written twice.
         """
         where, read = self.arguments["log"], getattr(service, "read_log", None)
         if where is None or read is None:

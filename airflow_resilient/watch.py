@@ -29,11 +29,10 @@ class Patience:
     :param longest: ceiling of the back-off after throttling and other trouble.
     :param missing: looks in a row at which the service does not know the job before it counts as lost ...
     :param missing_for: ... and the time that they must span: a new ECS task may be unknown for seconds to
+        minutes. Source: "eventual consistency" in the RunTask reference advises back-off of up to five
         minutes.
-        Source: "eventual consistency" in the RunTask reference advises back-off of up to five minutes.
     :param refused: looks in a row that the service refuses for a reason that does not pass (access denied)
-        before
-        the wait is given up.
+        before the wait is given up.
     """
 
     poll: float = 30.0
@@ -88,8 +87,7 @@ def after_look(waiting: Waiting, look: Look, now: float, batch: int = 1) -> Wait
     """Say what `look` means for a wait. The wait is over when its job has ended or `refused` is at its limit.
 
     :param look: what the service answered: a job, ``None`` when it does not know the job, or a refusal. A
-        transient
-        error must not be passed in: it is no look at all.
+        transient error must not be passed in: it is no look at all.
     :param batch: how many jobs the refused call asked about.
     :return: the wait with the look taken in and the next one due.
     """
@@ -120,8 +118,7 @@ def plan(now: float, waits: Iterable[Waiting], batch_size: int) -> tuple[list[li
     """Say whom to look at now and how long to sleep when there is nobody.
 
     Waits of one scope (an ECS cluster, an EMR cluster) share a call: when one of them is due, the others come
-    along,
-    as far as they are in the second half of their interval.
+    along, as far as they are in the second half of their interval.
 
     :return: batches of jobs, each of one scope and of at most `batch_size`, and the seconds until the next
         look.
