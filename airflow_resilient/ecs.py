@@ -525,7 +525,7 @@ _REQUEST = {
 _OWN_PARAMETER = {**{name: ours for ours, name in _REQUEST.items()}, "cluster": "cluster"}
 _FURTHER = ("enableECSManagedTags", "enableExecuteCommand", "referenceId")
 _LOST = {
-    "deferrable": (DEFAULT_DEFERRABLE, "waiting always defers; wait_for_completion says whether to wait"),
+    "deferrable": (DEFAULT_DEFERRABLE, "waiting always defers; all that it means is wait_for_completion=True"),
     "reattach": (
         False,
         "every retry finds its own ECS task; on_clear='reattach' keeps it after a clear",

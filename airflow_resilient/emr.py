@@ -936,7 +936,7 @@ class EmrAddStepsOperator(RemoteJobOperator):
         self.botocore_config = botocore_config
         self._service: EmrSteps | None = None
         no_count = "there is no number of looks; execution_timeout limits the wait"
-        deferring = "waiting always defers; wait_for_completion says whether to wait"
+        deferring = "waiting always defers; write wait_for_completion=True, all that it means"
         say_instead(
             self, {"waiter_max_attempts": (60, no_count), "deferrable": (DEFAULT_DEFERRABLE, deferring)}
         )

@@ -40,8 +40,9 @@ def say_instead(task: Any, lost: Mapping[str, tuple[object, str]], *, stacklevel
         name: instead for name, (usual, instead) in lost.items() if getattr(task, name) not in (usual, None)
     }
     if given:
-        told = "; ".join(f"{name} has no effect: {instead}" for name, instead in given.items())
-        warnings.warn(f"task {task.task_id!r}: {told}. Leave it out.", UserWarning, stacklevel=stacklevel)
+        told = "; ".join(f"{name}: {instead}" for name, instead in given.items())
+        text = f"task {task.task_id!r}: {told}. These parameters have lost their reason; leave them out."
+        warnings.warn(text, UserWarning, stacklevel=stacklevel)
 
 
 def may_change(value: Any) -> bool:

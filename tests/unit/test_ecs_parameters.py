@@ -183,6 +183,7 @@ def test_patience_goes_before_waiter_delay():
         pytest.param({"wait_for_completion": "True"}, True, id="a-rendered-True-is-true"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*deferrable.*waiting always defers")
 def test_whether_it_waits(given, waits):
     made = operator(**given)
     made.remote_jobs({})
@@ -384,7 +385,7 @@ def test_the_sensor_waits_for_states_by_name(target, failures, until):
         pytest.param({"cluster": ""}, "cluster", id="no-cluster"),
         pytest.param({"task": None}, "task=None", id="no-task"),
         pytest.param(
-            {"target_state": "DANCING"}, "target_state='RUNNIGN'.*RUNNING", id="a-state-that-is-none"
+            {"target_state": "DANCING"}, "target_state='DANCING'.*RUNNING", id="a-state-that-is-none"
         ),
         pytest.param(
             {"failure_states": {"DEAD"}}, "failure_states='DEAD'", id="a-failure-state-that-is-none"
@@ -398,7 +399,7 @@ def test_the_sensor_refuses_what_cannot_work(given, says):
 
 
 def test_the_sensor_takes_what_every_sensor_takes():
-    with pytest.warns(UserWarning, match="mode has no effect: waiting always defers"):
+    with pytest.warns(UserWarning, match="mode: waiting always defers"):
         made = sensor(mode="reschedule", poke_interval=5, timeout=60, soft_fail=True)
     assert (made.poke_interval, made.timeout, made.soft_fail) == (5, 60, True)
     assert sensor(target_state="{{ params.state }}").target_state == "{{ params.state }}"

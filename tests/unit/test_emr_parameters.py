@@ -116,7 +116,7 @@ def test_who_waits(kwargs, waits):
 
 
 def test_deferrable_means_to_wait_and_says_so():
-    with pytest.warns(UserWarning, match="deferrable has no effect"):
+    with pytest.warns(UserWarning, match="deferrable: waiting always defers"):
         assert operator(deferrable=True).wait_for_completion is True
 
 
