@@ -564,7 +564,7 @@ def reconcile(
     known: dict[str, Job] = {job.id: job for job in memory.seen}
     news = set(memory.news)
     searched = fresh and not owner.may_have_predecessors
-    settled = not fresh
+    settled = not fresh and not memory.unsure  # a trigger that failed may have cut our pause short
     submissions = 0
 
     def add(job: Job) -> None:

@@ -182,6 +182,10 @@ MUTANTS = {
         "max(jitter(policy.pause(memory.trouble), senses.random), listing_lag(service))",
         "0.0",
     ),
+    "a pause that was cut short is not made up for": (
+        "settled = not fresh and (not memory.unsure)",
+        "settled = not fresh",
+    ),
     "trouble fails the try": ("if not service.is_transient(error):", "if True:"),
     "trouble holds the worker's slot": ("if memory.trouble > policy.quick_retries:", "if False:"),
     "a spent token is news": ("if not owner.owns(job) or (old and (not job.live)):", "if False:"),

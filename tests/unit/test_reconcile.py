@@ -164,6 +164,14 @@ def test_after_a_lost_answer_it_looks_on_its_next_visit_too(core):
     assert (kind(verdict), stage.asked(), len(stage.jobs.history)) == ("Watch", ["find"], 1)
 
 
+def test_after_a_lost_answer_a_pause_that_was_cut_short_is_made_up_for(core):
+    stage = Stage(core, tokens=False)
+    stage.jobs.lose_answer("submit")
+    memory, _ = stage.visit(quick_retries=0)
+    stage.visit(memory)  # the trigger crashed at once
+    assert len(stage.jobs.history) == 1
+
+
 def test_the_failure_of_a_job_behind_a_lost_answer_is_reported(core):
     stage = Stage(core, seconds=JobPlan(1.0, phase=Phase.FAILED))
     stage.jobs.lose_answer("submit")
@@ -188,7 +196,7 @@ def test_trouble_gives_the_slot_back_after_quick_retries(core):
     memory, verdict = stage.visit(quick_retries=2)
     assert (kind(verdict), len(stage.slept), memory.trouble) == ("Pause", 2, 3)
     memory, later = stage.visit(memory)
-    assert (kind(later), stage.slept[2:]) == ("Pause", [])
+    assert (kind(later), stage.slept[2:]) == ("Pause", [5.0]), "one look, and that not too early"
     assert later.seconds > verdict.seconds
 
 

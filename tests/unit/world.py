@@ -609,8 +609,13 @@ def invariant_3(world: World, job: Job) -> None:
     """A clear is honoured: the result reported comes from a job submitted after it.
 
     Except with ``on_clear="reattach"`` for a job that lived at the clear or when the run was made again, and
-    for a DAG run that was deleted and made again within CLOCK_SKEW of the submission.
+    for a DAG run that was deleted and made again within CLOCK_SKEW of a submission, which then counts as its
+    own.
     """
+    for other in world.service.history:
+        made = world.run_started - real_core.CLOCK_SKEW <= other.created < world.run_started
+        if made and world.submissions[other.id].incarnation != world.incarnation:
+            return
     submission, real = world.submissions[job.id], world.service.real(job)
     if submission.generation == world.generation:
         return
