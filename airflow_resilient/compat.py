@@ -91,10 +91,12 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
     result: asyncio.Future[T] = loop.create_future()
 
     def settle(setter: Callable[[Any], None], value: Any) -> None:
+        """Tell whoever waits, unless nobody does any more."""
         if not result.done():
             setter(value)
 
     def work() -> None:
+        """Call it, and hand over what it returns or raises."""
         try:
             outcome, setter = function(*args), result.set_result
         except BaseException as error:  # noqa: BLE001 - handed over, not swallowed

@@ -163,6 +163,7 @@ class RemoteJobTrigger(BaseTrigger):
         reason = f"task instance {state or 'cleared or deleted'} in Airflow"
 
         def transient(error: BaseException) -> bool:
+            """Whether the cancel is worth another attempt."""
             return isinstance(error, Exception) and service.is_transient(error)
 
         for job in live:

@@ -102,6 +102,7 @@ class TaskTries:
         """
 
         async def first_event() -> Any:
+            """The first event's payload."""
             async for event in deferred.trigger().run():
                 return event.payload
             raise AssertionError("the trigger ended without an event")
