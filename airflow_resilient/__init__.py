@@ -72,6 +72,18 @@ if TYPE_CHECKING:
     from .operators import (
         RemoteJobSensor as RemoteJobSensor,
     )
+    from .timezones import (
+        LocalTime as LocalTime,
+    )
+    from .timezones import (
+        local as local,
+    )
+    from .timezones import (
+        local_filters as local_filters,
+    )
+    from .timezones import (
+        local_macros as local_macros,
+    )
     from .triggers import RemoteJobTrigger as RemoteJobTrigger
     from .watch import Patience as Patience
 
@@ -90,6 +102,7 @@ _HOME = {
     "JobFailed": "errors",
     "JobLost": "errors",
     "JobTimeout": "errors",
+    "LocalTime": "timezones",
     "LogTail": "operators",
     "NoCapacity": "errors",
     "NotSubmitted": "errors",
@@ -102,6 +115,9 @@ _HOME = {
     "ResilientError": "errors",
     "SubmitRefused": "errors",
     "Unobservable": "errors",
+    "local": "timezones",
+    "local_filters": "timezones",
+    "local_macros": "timezones",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 - one list, kept in one place

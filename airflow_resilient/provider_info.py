@@ -32,6 +32,17 @@ CONFIG = {
                 "example": "production",
                 "default": "",
             },
+            "local_timezone": {
+                "description": (
+                    "The time zone of the macros for local time (local_ds and the like) where neither the\n"
+                    "call nor the DAG names one, such as Europe/Paris.\n"
+                    "Empty: the time zone of the DAG, which is that of its start_date.\n"
+                ),
+                "version_added": "0.1.0",
+                "type": "string",
+                "example": "America/New_York",
+                "default": "",
+            },
         },
     },
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_resilient import (
@@ -19,11 +19,15 @@ from airflow_resilient import (
     JobFailed,
     JobLost,
     JobTimeout,
+    LocalTime,
     NotSubmitted,
     Phase,
     RemoteJobOperator,
     RemoteJobs,
     ResilientError,
+    local,
+    local_filters,
+    local_macros,
 )
 
 if TYPE_CHECKING:
@@ -90,3 +94,16 @@ def what_happened(error: ResilientError) -> str:
         job: Job | None = error.job
         return job.reason if job else ""
     return type(error).__name__ if isinstance(error, JobError) else ""
+
+
+def load(context: Context, due: datetime) -> tuple[str, float]:
+    """Local time in Python code."""
+    day: LocalTime = local(context, zone="America/New_York")
+    other = LocalTime(due, timezone(timedelta(hours=2)))
+    of_the_running_task = local(moment=due)
+    start, end = day.utc_day_range
+    return local(context).ds + other.ds_add(1) + of_the_running_task.ts, (end - start) / timedelta(hours=1)
+
+
+MACROS = {**local_macros("America/New_York"), "mine": str}
+FILTERS = local_filters(timezone.utc)

@@ -18,11 +18,13 @@ LAYERS = (
     ("the concept, with nothing but the standard library", {"jobs", "provider_info"}),
     ("what depends on the version of Airflow", {"compat"}),
     ("what is raised", {"errors"}),
+    ("local time", {"timezones"}),
     ("how waiting jobs are looked at together", {"watch"}),
     ("how AWS is reached", {"aws", "logs"}),
     ("what is refused, and what parameters operators share", {"parameters"}),
     ("what defers: operators, sensors, triggers and the links they show", {"links", "operators", "triggers"}),
     ("services, one file each", SERVICES),
+    ("what Airflow finds by entry point", {"plugin"}),
     ("the public names", {"__init__"}),
     ("what users test with", {"testing"}),
 )
