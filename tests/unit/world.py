@@ -668,15 +668,14 @@ def invariant_5_at_cancel(world: World, visit: Visit, job: Job, reason: str) -> 
     if job.claim.family != FAMILY:
         world.violate("5: a job without our claim was cancelled")
     if not visit.has_lease:
-        if reason == core.OVERDUE:
+        if reason == core.OVERDUE or visit.incarnation != world.incarnation:
             world.excused_cancels.add(job.id)
             return
         news = json.loads(world.stored)["news"] if world.stored else []
         if job.id not in news or world.state not in ("deferred", "resuming") or real.ended(world.now()):
             return
         doubled = any(other.id != real.id and excused(world, real, other) for other in service.live())
-        deleted = visit.incarnation != world.incarnation
-        if deleted or (reason == core.DUPLICATE and doubled):
+        if reason == core.DUPLICATE and doubled:
             world.excused_cancels.add(job.id)
         else:
             world.violate(
