@@ -525,7 +525,10 @@ _REQUEST = {
 _OWN_PARAMETER = {**{name: ours for ours, name in _REQUEST.items()}, "cluster": "cluster"}
 _FURTHER = ("enableECSManagedTags", "enableExecuteCommand", "referenceId")
 _LOST = {
-    "deferrable": (DEFAULT_DEFERRABLE, "waiting always defers; all that it means is wait_for_completion=True"),
+    "deferrable": (
+        DEFAULT_DEFERRABLE,
+        "waiting always defers; all that it means is wait_for_completion=True",
+    ),
     "reattach": (
         False,
         "every retry finds its own ECS task; on_clear='reattach' keeps it after a clear",
@@ -610,7 +613,7 @@ class EcsRunTaskOperator(RemoteJobOperator):
         "tags": "json",
         "run_task_kwargs": "json",
     }
-    operator_extra_links = (EcsTaskLink(), EcsTaskLogsLink())
+    operator_extra_links: Sequence[Any] = (EcsTaskLink(), EcsTaskLogsLink())
 
     def __init__(
         self,
@@ -688,6 +691,8 @@ class EcsRunTaskOperator(RemoteJobOperator):
         self.botocore_config = botocore_config
         self._check()
         say_instead(self, _LOST)
+        if self.job_log() is None:
+            self.operator_extra_links = (EcsTaskLink(),)
 
     # --- what the base class asks ---
 
@@ -720,14 +725,12 @@ class EcsRunTaskOperator(RemoteJobOperator):
 
     def conclude(self, context: Context, job: Job, log: LogTail) -> str | None:
         """Return the last line of the log, where it is forwarded."""
-        self.submitted(context, job)  # XComs of an earlier try are gone when its ECS task is adopted
         if job.live or not self.do_xcom_push:
             return None
         return log.last_line or next(iter(self._last_lines(context, job, 1)), None)
 
     def failure(self, context: Context, job: Job, log: LogTail) -> Exception:
         """Say what happened with the end of the log, or skip the task instance for a code that means so."""
-        self.submitted(context, job)
         lines = log.lines or self._last_lines(context, job, self.log_lines)
         error = error_of(job, LogTail(lines[-self.log_lines :] if self.log_lines > 0 else ()))
         by_itself = job.phase is Phase.FAILED and job.cause is Cause.APPLICATION

@@ -971,8 +971,6 @@ class EmrAddStepsOperator(RemoteJobOperator):
 
     def conclude(self, context: Context, job: Job, log: LogTail) -> list[str]:
         """The step ids."""
-        if self.do_xcom_push:  # not pushed by this try yet, where it found the steps ended
-            context["ti"].xcom_push(key="job_flow_id", value=job.scope)
         return [step_id for step_id, _ in job.facts["steps"]]
 
 

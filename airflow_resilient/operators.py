@@ -110,7 +110,7 @@ class RemoteJobOperator(BaseOperator):
         raise NotImplementedError(f"{type(self).__name__} must override remote_jobs()")
 
     def submitted(self, context: Context, job: Job) -> None:
-        """Push XComs and links. Called whenever a visit ends with a live job of this try; may repeat."""
+        """Push XComs and links: whenever a visit ends with a live job of this try, or adopts an ended one."""
 
     def conclude(self, context: Context, job: Job, log: LogTail) -> Any:
         """The value to return for `job`, which succeeded (or was submitted, where nobody waits for it)."""
@@ -195,6 +195,8 @@ class RemoteJobOperator(BaseOperator):
         self._current = (context, memory, service)
         if memory.news - before:
             say_default_namespace(self)
+        if isinstance(verdict, Finish) and fresh:  # adopted: nothing was pushed by this try yet
+            self.submitted(context, verdict.job)
         if isinstance(verdict, Watch):
             job = verdict.jobs[0]
             ours = job.id in memory.news

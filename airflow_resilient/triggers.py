@@ -34,12 +34,16 @@ def load(service: str, address: Mapping[str, Any]) -> RemoteJobs:
     return made
 
 
-def shared_watch(service: str, address: Mapping[str, Any]) -> SharedWatch:
-    """The watch of this event loop for that service and address; all triggers of a triggerer share it."""
+async def shared_watch(service: str, address: Mapping[str, Any]) -> SharedWatch:
+    """The watch of this event loop for that service and address; all triggers of a triggerer share it.
+
+    The service is made in a thread, because importing it may take long enough to hold up the loop.
+    """
     key = json.dumps([service, address], sort_keys=True)
     watches = _WATCHES.setdefault(asyncio.get_running_loop(), {})
     if key not in watches:
-        watches[key] = SharedWatch(load(service, address), compat.in_thread)
+        made = SharedWatch(await compat.in_thread(load, service, address), compat.in_thread)
+        watches.setdefault(key, made)  # somebody else may have been quicker
     return watches[key]
 
 
@@ -130,7 +134,7 @@ class RemoteJobTrigger(BaseTrigger):
             await asyncio.sleep(max(0.0, (arguments["deadline"] or 0.0) - time.time()))
             yield self._event(time_is_up=True)
             return
-        watch = shared_watch(arguments["service"], arguments["address"])
+        watch = await shared_watch(arguments["service"], arguments["address"])
         ended = asyncio.Event()
         follows = [asyncio.ensure_future(self._follow(watch, job)) for job in self.looks.values()]
         forward = asyncio.ensure_future(self._forward_log(watch.service, next(iter(self.looks)), ended))
@@ -159,7 +163,7 @@ class RemoteJobTrigger(BaseTrigger):
         if not killed_by_a_person(state, self.arguments["on_clear"]):
             self.log.info("not cancelling %s: the task instance is %s", live[0].id, state or "cleared")
             return
-        service = shared_watch(self.arguments["service"], self.arguments["address"]).service
+        service = (await shared_watch(self.arguments["service"], self.arguments["address"])).service
         reason = f"task instance {state or 'cleared or deleted'} in Airflow"
 
         def transient(error: BaseException) -> bool:

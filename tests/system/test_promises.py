@@ -126,18 +126,18 @@ def test_links_to_the_aws_console_show_while_the_task_is_deferred(case):
 
 def test_sigkill_right_after_the_service_accepted_the_job_makes_no_second_one(case):
     case.plan(seconds=8).start()
-    case.until(lambda: case.jobs, "a job was accepted")
-    case.airflow.kill_task(case.task, signal.SIGKILL, worker=False)
+    case.airflow.kill_task_when(case.task, lambda: case.jobs, worker=False)
     task = case.ended()
-    assert (task.state, len(case.jobs)) == ("success", 1)
+    assert (task.state, task.try_number, len(case.jobs)) == ("success", 2, 1)
+    assert "found job of claim" in case.log()
 
 
 def test_a_job_that_ended_while_nobody_watched_is_adopted(case):
     case.plan(seconds=0.1).start()
-    case.until(lambda: case.jobs, "a job was accepted")
-    case.airflow.kill_task(case.task, signal.SIGKILL, worker=False)
+    case.airflow.kill_task_when(case.task, lambda: case.jobs, worker=False)
     task = case.ended()
-    assert (task.state, len(case.jobs)) == ("success", 1)
+    assert (task.state, task.try_number, len(case.jobs)) == ("success", 2, 1)
+    assert "found job of claim" in case.log()
 
 
 def test_a_triggerer_that_is_killed_and_restarted_loses_nothing(case):
@@ -164,7 +164,7 @@ def test_clear_cancels_the_running_job_before_the_next_one_starts(case):
 
 def test_clear_of_a_success_runs_it_again(case):
     case.plan(seconds=0.5).start()
-    case.ended()
+    case.airflow.wait_for(case.dag_id, case.run_id, until=["success"], timeout=90)
     case.airflow.clear(case.dag_id, case.run_id, ["job"])
     case.until(lambda: len(case.jobs) == 2, "the second job was submitted")
     case.until(lambda: case.task.state == "success" and case.task.try_number == 2, "it has ended again")
