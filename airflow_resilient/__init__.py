@@ -63,6 +63,12 @@ if TYPE_CHECKING:
     from .jobs import (
         RemoteJobs as RemoteJobs,
     )
+    from .latest_only import (
+        LatestOnlyIntervalOperator as LatestOnlyIntervalOperator,
+    )
+    from .latest_only import (
+        is_latest as is_latest,
+    )
     from .operators import (
         LogTail as LogTail,
     )
@@ -102,6 +108,7 @@ _HOME = {
     "JobFailed": "errors",
     "JobLost": "errors",
     "JobTimeout": "errors",
+    "LatestOnlyIntervalOperator": "latest_only",
     "LocalTime": "timezones",
     "LogTail": "operators",
     "NoCapacity": "errors",
@@ -115,6 +122,7 @@ _HOME = {
     "ResilientError": "errors",
     "SubmitRefused": "errors",
     "Unobservable": "errors",
+    "is_latest": "latest_only",
     "local": "timezones",
     "local_filters": "timezones",
     "local_macros": "timezones",

@@ -19,12 +19,14 @@ from airflow_resilient import (
     JobFailed,
     JobLost,
     JobTimeout,
+    LatestOnlyIntervalOperator,
     LocalTime,
     NotSubmitted,
     Phase,
     RemoteJobOperator,
     RemoteJobs,
     ResilientError,
+    is_latest,
     local,
     local_filters,
     local_macros,
@@ -55,6 +57,21 @@ EmrAddStepsOperator(
     wait_for_completion=True,
 )
 EmrStepSensor(task_id="emr_state", job_flow_id="j-1", step_id="s-1")
+LatestOnlyIntervalOperator(
+    task_id="gate",
+    max_lateness=timedelta(minutes=5),
+    every=timedelta(hours=1),
+    timezone="America/New_York",
+    backfill="bucket",
+    cleared="recheck",
+    count="passes",
+    skip_mode="self",
+)
+
+
+def once_an_hour(context: Context) -> bool:
+    """Short-circuits, branches and conditions ask the function."""
+    return is_latest(every=timedelta(hours=1)) and is_latest(context, max_lateness=timedelta(minutes=5))
 
 
 class Service:

@@ -24,6 +24,7 @@ LAYERS = (
     ("what is refused, and what parameters operators share", {"parameters"}),
     ("what defers: operators, sensors, triggers and the links they show", {"links", "operators", "triggers"}),
     ("services, one file each", SERVICES),
+    ("which runs of a DAG go on", {"latest_only"}),
     ("what Airflow finds by entry point", {"plugin"}),
     ("the public names", {"__init__"}),
     ("what users test with", {"testing"}),
