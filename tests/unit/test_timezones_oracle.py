@@ -73,7 +73,7 @@ def stretches(data: bytes, name: str) -> list[tuple[int, int]]:
         known = max([0, *moments])
         for before, after in pairwise(range(known, END, 10 * DAY)):
             if offset(before) != offset(after):
-                span = range(before, after)
+                span = range(before, after + 1)
                 moments.append(
                     span[bisect_right(span, False, key=lambda at, old=before: offset(at) != offset(old))]
                 )
