@@ -82,6 +82,14 @@ class Waiting:
     refused: int = 0
     alone: bool = False
 
+    def early(self, now: float) -> float:
+        """How many seconds before it is due this wait may join a call that others need: half its interval.
+
+        Not before its first look is due; `SharedWatch.follow` says why.
+        """
+        age = now - self.since
+        return 0.0 if age < self.patience.first else self.patience.interval(age) / 2
+
 
 def after_look(waiting: Waiting, look: Look, now: float, batch: int = 1) -> Waiting:
     """Say what `look` means for a wait. The wait is over when its job has ended or `refused` is at its limit.
@@ -134,7 +142,7 @@ def plan(now: float, waits: Iterable[Waiting], batch_size: int) -> tuple[list[li
         along = {
             waiting.job.id: waiting.job
             for waiting in sorted(members, key=lambda waiting: waiting.due)
-            if not waiting.alone and waiting.due <= now + waiting.patience.interval(now - waiting.since) / 2
+            if not waiting.alone and waiting.due <= now + waiting.early(now)
         }
         jobs = list(along.values())
         batches += [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
@@ -189,7 +197,10 @@ class SharedWatch:
         """
         now = self._now()
         self._serial += 1
-        ticket, wait = self._serial, _Wait(Waiting(job, patience, since=now, due=now))
+        # Not at once: when a task instance is to resume before the scheduler has heard that its visit to a
+        # worker has ended, the scheduler takes that for the task's end and fails it ("state mismatch").
+        # Source: ``process_executor_events`` in ``airflow/jobs/scheduler_job_runner.py``.
+        ticket, wait = self._serial, _Wait(Waiting(job, patience, since=now, due=now + patience.first))
         self._waits[ticket] = wait
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="airflow-resilient-watch")

