@@ -270,10 +270,16 @@ def read_run(dag_run: Any) -> Run:
     run_after = getattr(dag_run, "run_after", None)
     return Run(
         kind=str(getattr(dag_run.run_type, "value", dag_run.run_type)),
-        due=None if logical_date is None else max(due, run_after or due),
-        started=dag_run.start_date,
+        due=None if logical_date is None else _plain(max(due, run_after or due)),
+        started=None if dag_run.start_date is None else _plain(dag_run.start_date),
         cleared=bool(dag_run.clear_number),
     )
+
+
+def _plain(moment: datetime) -> datetime:
+    """Give a moment as the standard library's; Airflow 2 has pendulum's, whose differences are not ours."""
+    utc = moment.astimezone(timezone.utc)
+    return datetime.combine(utc.date(), utc.time(), timezone.utc)
 
 
 def _decide(rule: Rule, context: Context) -> Decision:

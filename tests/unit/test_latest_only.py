@@ -680,6 +680,19 @@ def test_the_operator_passes_the_first_run_of_each_hour():
     assert found == [True, True, False, False]
 
 
+def test_dates_of_pendulum_as_airflow_2_has_them_are_read(caplog):
+    runs = [record("12:00"), record("12:05", "12:07")]
+    for each in runs:
+        for name in ("logical_date", "data_interval_start", "data_interval_end", "start_date"):
+            setattr(each, name, pendulum.instance(getattr(each, name)))
+    both = {"max_lateness": FIVE, "every": HOUR, "timezone": "America/New_York"}
+    with caplog.at_level(logging.INFO):
+        assert is_latest(context_of(runs[:1]), **both)
+        assert not is_latest(context_of(runs), **both)
+        assert is_latest(context_of(runs), max_lateness=FIVE)
+    assert "started 12:07, 2 min late, allowed 5 min" in caplog.text
+
+
 def test_the_operator_looks_back_over_runs_that_were_not_scheduled():
     by_hand = [record(f"12:0{n}", kind="manual") for n in (1, 2, 3)]
     runs = [record("12:00"), record("12:04", kind="backfill"), *by_hand, record("12:05")]
