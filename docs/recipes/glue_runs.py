@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_resilient import Cause, Claim, Job, Phase, RemoteJobOperator
-from airflow_resilient.aws import AwsAccess
+from airflow_resilient import AwsAccess, Cause, Claim, Job, Phase, RemoteJobOperator
 
 # START service
 PHASES = {
@@ -15,7 +14,8 @@ PHASES = {
     "STOPPING": Phase.STOPPING,
     "STOPPED": Phase.CANCELLED,
     "SUCCEEDED": Phase.SUCCEEDED,
-}  # FAILED, ERROR, TIMEOUT, EXPIRED and what Glue may invent are failures
+    **dict.fromkeys(["FAILED", "ERROR", "TIMEOUT", "EXPIRED"], Phase.FAILED),
+}  # a state that Glue may invent is no end: it is looked at again
 
 
 class GlueRuns:
@@ -62,7 +62,7 @@ def read_run(run: Mapping[str, Any]) -> Job | None:
     claim = Claim.read(run.get("Arguments", {}).get("--claim", ""))
     if claim is None:
         return None
-    phase = PHASES.get(run["JobRunState"], Phase.FAILED)
+    phase = PHASES.get(run["JobRunState"], Phase.RUNNING)
     lost = run["JobRunState"] in {"ERROR", "EXPIRED"}  # Glue's doing, not the script's
     cause = Cause.USER if phase is Phase.CANCELLED else Cause.INFRASTRUCTURE if lost else Cause.APPLICATION
     return Job(
