@@ -274,12 +274,13 @@ def test_what_the_trigger_stores_is_json_and_small(jobs):
     assert len(json.dumps(deferred.kwargs)) < 2000
 
 
-def test_a_stopping_worker_leaves_the_job_to_the_next_try(jobs):
+@pytest.mark.parametrize("limit", [None, timedelta(hours=1)], ids=["without-deadline", "before-the-deadline"])
+def test_a_stopping_worker_leaves_the_job_to_the_next_try(jobs, limit):
     jobs.plan(seconds=None)
     made = []
 
     def make():
-        made.append(operator(jobs, retries=1)())
+        made.append(operator(jobs, retries=1, execution_timeout=limit)())
         return made[-1]
 
     tries = TaskTries(make)
