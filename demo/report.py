@@ -271,7 +271,6 @@ def write_docs(report: Report, picture: Path, docs: Path) -> list[Path]:
     page = docs / "_generated" / "demo.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text(
-        "---\norphan: true\n---\n\n"
         "# What the demo measured\n\n"
         "<!-- made by `python -m demo --update-docs`, not by hand -->\n\n"
         "Five DAGs share a pool of two slots, and the EMR steps of some read what others write.\n"
