@@ -236,7 +236,8 @@ def earlier_runs_that_passed(context: Context) -> Iterator[Any]:
         while moment and (
             other := ti.get_previous_ti(state="success", logical_date=moment, map_index=map_index)
         ):
-            yield _run_before(context, other.logical_date + timedelta(microseconds=1))
+            if found := _run_before(context, other.logical_date + timedelta(microseconds=1)):
+                yield found
             moment = other.logical_date
         return
     for run in earlier_runs(context):

@@ -411,7 +411,8 @@ class LatestOnlyIntervalOperator(BaseOperator, SkipMixin):  # type: ignore[misc,
     :param backfill: what happens to runs of backfills: ``"skip"``, ``"run"``, or ``"bucket"``, which counts
         them as scheduled runs (needs ``every``; they cannot be late).
     :param cleared: runs that were cleared pass (``"run"``: a person decided so), or are judged again
-        (``"recheck"``), then by the moment at which they started again.
+        (``"recheck"``), then by the moment at which they started again.  It does not apply to backfills.
+        On Airflow 2.11 a clear is seen only when the run had ended before.
     :param count: what fills a bucket: ``"runs"``, whatever became of them, so that there are never two
         passes; or ``"passes"``, so that a run takes over when the first one failed before this task.  Then
         there can be two passes, if runs overlap and the earlier one comes to this task after the later one;
