@@ -8,8 +8,9 @@ import logging
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from functools import cache
+from itertools import groupby, pairwise
 from types import SimpleNamespace
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pendulum
 import pytest
@@ -264,6 +265,27 @@ def test_buckets_begin_when_the_clock_on_the_wall_says_so(zone, day):
         changes = {n for n in range(1, len(ids)) if ids[n] != ids[n - 1]}
         assert changes == set(beginnings(watched, every)) - {0}, every
         assert len(set(ids)) == len(changes) + 1, "a bucket came again"
+
+
+@given(
+    st.sampled_from(sorted(available_timezones())),
+    st.integers(1970, 2037),
+    st.sampled_from(LENGTHS),
+    st.integers(0, 11),
+)
+def test_buckets_follow_each_other_in_every_zone_around_a_change_of_its_clock(name, year, minutes, which):
+    zone, every = ZoneInfo(name), timedelta(minutes=minutes)
+    noons = [datetime(year, 1, 1, 12, tzinfo=UTC) + n * DAY for n in range(366)]
+    changes = [
+        a for a, b in pairwise(noons) if a.astimezone(zone).utcoffset() != b.astimezone(zone).utcoffset()
+    ]
+    first = changes[which % len(changes)] - 12 * HOUR if changes else noons[0]
+    moments = [first + n * STEP for n in range(2 * 288)]
+    groups = [(key, len(list(group))) for key, group in groupby(bucket_of(m, every, zone) for m in moments)]
+    assert len({key for key, _ in groups}) == len(groups), "a bucket came again"
+    assert all(number * STEP <= every + DAY for _, number in groups)
+    if not changes:
+        assert {number * STEP for _, number in groups[1:-1]} <= {every}
 
 
 HOURS_OF_A_DAY = [
