@@ -508,7 +508,7 @@ def zone_for(context: Mapping[str, Any], zone: Any = None, bound: dt.tzinfo | No
     of_dag = getattr(dag, "timezone", None)
     if of_dag is None:
         _refuse("there is no DAG here to take the time zone from; write zone='America/New_York'")
-    return zone_of(of_dag)
+    return checked_zone(of_dag, stacklevel=5)
 
 
 def local(

@@ -499,6 +499,11 @@ def test_an_accident_in_the_configuration_gets_a_warning_in_the_dag_file(monkeyp
         local(dag_with())
 
 
+def test_an_accident_in_the_dags_start_date_gets_a_warning_too():
+    with pytest.warns(UserWarning, match="no summer time"):
+        assert local(dag_with(timezone=pendulum.timezone("EST"))).utc_offset == "-05:00"
+
+
 def test_without_a_dag_there_is_an_error_that_says_what_to_write():
     with pytest.raises(InvalidParameter, match=r"no DAG here.*zone="):
         local({"logical_date": SAME})

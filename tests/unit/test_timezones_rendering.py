@@ -202,6 +202,21 @@ def test_templates_are_imported_with_context(tmp_path):
         job.render_template(text.replace(" with context", ""), context, environment)
 
 
+@pytest.mark.filterwarnings("default")  # Airflow's own, while it reads a DAG file
+def test_a_dag_file_with_a_bad_zone_is_an_import_error_that_says_what_to_write(tmp_path):
+    try:
+        from airflow.dag_processing.dagbag import DagBag  # Airflow 3.2 and later
+    except ImportError:
+        from airflow.models.dagbag import DagBag
+    (tmp_path / "bad.py").write_text(
+        "from airflow.providers.common.compat.sdk import DAG\n"
+        "from airflow_resilient import local_macros\n"
+        "DAG('bad', schedule=None, user_defined_macros=local_macros('New York'))\n"
+    )
+    (told,) = DagBag(dag_folder=str(tmp_path)).import_errors.values()
+    assert "InvalidParameter: time zone 'New York' is unknown; write 'America/New_York'" in told
+
+
 # ----- as installed
 
 
