@@ -385,8 +385,11 @@ def shortest_interval(timetable: Any) -> timedelta | None:
     from croniter import croniter  # type: ignore[import-untyped,unused-ignore]
 
     start = datetime(2026, 1, 1)  # noqa: DTZ001 - no day of it has other than 24 hours
-    fires = croniter(expression, start)
-    moments = [fires.get_next(datetime) for _ in range(30)]
+    try:
+        fires = croniter(expression, start)
+        moments = [fires.get_next(datetime) for _ in range(30)]
+    except ValueError:  # somebody's own timetable, whose expressions are not cron's
+        return None
     shortest: timedelta = min(after - before for before, after in pairwise(moments))
     return shortest
 

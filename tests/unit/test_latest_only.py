@@ -589,6 +589,10 @@ def test_the_shortest_time_between_two_runs_is_read_from_the_schedule(schedule, 
         assert shortest_interval(dag.timetable) == between
 
 
+def test_what_is_not_cron_is_not_read_as_cron():
+    assert shortest_interval(SimpleNamespace(expression="every full moon")) is None
+
+
 @pytest.mark.parametrize("schedule", ["@hourly", timedelta(hours=1)])
 def test_an_interval_shorter_than_the_schedule_is_refused(schedule):
     with (
