@@ -309,7 +309,7 @@ def test_rules_that_a_library_brings_are_replaced_by_the_systems():
 
 @pytest.mark.parametrize(
     "zone",
-    [timezone(timedelta(hours=-5)), pendulum.FixedTimezone(-5 * 3600), dateutil_tz.tzoffset(None, -5 * 3600)],
+    [timezone(timedelta(hours=-5)), pendulum.timezone(-5 * 3600), dateutil_tz.tzoffset(None, -5 * 3600)],
     ids=["standard", "pendulum", "dateutil"],
 )
 def test_offsets_stay_offsets(zone):
@@ -463,7 +463,7 @@ WHICH_ZONE = [
     pytest.param(None, dag_with(user_defined_macros={"x": 1}), "Africa/Cairo", None, "+02:00", id="option"),
     pytest.param(None, dag_with(), "", None, "+09:00", id="timezone-of-the-dag"),
     pytest.param(
-        None, dag_with(timezone=pendulum.FixedTimezone(-9000)), "", None, "-02:30", id="offset-of-the-dag"
+        None, dag_with(timezone=pendulum.timezone(-9000)), "", None, "-02:30", id="offset-of-the-dag"
     ),
 ]
 
