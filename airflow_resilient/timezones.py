@@ -343,7 +343,7 @@ class LocalTime:
 
     @property
     def datetime(self) -> dt.datetime:
-        """The moment in local time; for differences use `instant`, wall clocks lie when they change."""
+        """The moment in local time; compare and subtract `instant`, for wall clocks lie when they change."""
         return self.instant.astimezone(self.zone)
 
     @property

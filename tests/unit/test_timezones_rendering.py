@@ -10,7 +10,6 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
 from airflow_resilient import InvalidParameter, LocalTime, local, local_filters, local_macros
-from airflow_resilient.compat import airflow_version
 from airflow_resilient.plugin import ResilientPlugin
 
 UTC = timezone.utc
@@ -240,15 +239,14 @@ def test_tox_installs_the_plugin_with_its_entry_point():
     reason="no entry point: a checkout on PYTHONPATH is not installed (tox installs the wheel)",
 )
 def test_airflow_finds_the_plugin_and_puts_its_macros_where_templates_look():
-    if airflow_version() >= (3, 1):
-        from airflow.sdk.execution_time import macros
+    try:
         from airflow.sdk.plugins_manager import integrate_macros_plugins
-    elif airflow_version() >= (3, 0):
+    except ImportError:
         from airflow.plugins_manager import integrate_macros_plugins
+    try:
         from airflow.sdk.execution_time import macros
-    else:
-        from airflow import macros
-        from airflow.plugins_manager import integrate_macros_plugins
+    except ImportError:
+        from airflow import macros  # Airflow 2
     integrate_macros_plugins()
     text = "{{ macros.airflow_resilient.local_ds() }}"
     assert rendered(text, macros=macros) == "2026-10-31"
