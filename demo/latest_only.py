@@ -15,6 +15,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +171,8 @@ def _wait(
 
     def ended() -> list[dict[str, Any]] | None:
         answer = airflow.request("GET", f"/dags/{dag_id}/dagRuns?limit=100&order_by=logical_date")
-        found = [raw for raw in answer["dag_runs"] if raw["state"] in ENDED]
+        # Up to the first that has not ended: what is later may have overtaken it.
+        found = list(takewhile(lambda raw: raw["state"] in ENDED, answer["dag_runs"]))
         return found if enough(found) else None
 
     return [_row(airflow, raw) for raw in airflow.wait_until(ended, timeout, f"runs of {dag_id} have ended")]
