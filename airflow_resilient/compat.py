@@ -67,6 +67,11 @@ def base_url() -> str:
     return str(conf.get(section, "base_url", fallback="") or "")
 
 
+def enforces_timeout_over_deferrals() -> bool:
+    """Whether Airflow itself counts ``execution_timeout`` from the first start of a try: 2.x does."""
+    return airflow_version() < (3, 0)
+
+
 def deferral_failed(next_method: str) -> bool:
     """Whether a resume only reports that the trigger timed out or crashed.
 

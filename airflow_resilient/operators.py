@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import compat
@@ -129,7 +130,22 @@ class RemoteJobOperator(BaseOperator):
     log_lines: int = 10
     """How many of the last lines of its log an error shows."""
 
+    _limit: timedelta | None = None  # the user's execution_timeout, where `pre_execute` has moved Airflow's
+    _current: tuple[Memory, RemoteJobs] | None = None  # what `on_kill` knows of the visit
+
     # --- what Airflow calls ---
+
+    def pre_execute(self, context: Context) -> None:
+        """Take ``execution_timeout`` over where Airflow would enforce it before the job can be cancelled.
+
+        Airflow 2 fails a resume past the deadline without calling any code but `on_kill`. Its own limit is
+        moved behind ours, and remains for a visit to a worker that hangs.
+        Source: ``_execute_task`` and ``_defer_task`` in ``airflow/models/taskinstance.py`` (2.11).
+        """
+        super().pre_execute(context)
+        if self.execution_timeout is not None and compat.enforces_timeout_over_deferrals():
+            self._limit = self.execution_timeout
+            self.execution_timeout += timedelta(seconds=self._policy().cancel_grace + 60)
 
     def execute(self, context: Context) -> Any:
         """Find or submit the job, then defer."""
@@ -165,10 +181,9 @@ class RemoteJobOperator(BaseOperator):
         Airflow calls this when the worker is told to stop (deploy, scale-in), which is no wish to end the
         job: the next try takes it over. It also calls it when ``execution_timeout`` passes on the worker.
         """
-        visit = getattr(self, "_current", None) or self._visit_without_execute()
-        if visit is None:
+        if self._current is None:
             return
-        context, memory, service = visit
+        memory, service = self._current
         deadline = self._deadline(memory)
         live = [job for job in memory.seen if job.live and job.id in memory.news]
         if deadline is None or time.time() < deadline or self.on_timeout == "leave":
@@ -176,7 +191,7 @@ class RemoteJobOperator(BaseOperator):
             return
         for job in live:
             self.log.info("cancelling %s: execution_timeout reached", job.id)
-            (service or self.remote_jobs(context)).cancel(job, "execution_timeout reached")
+            service.cancel(job, "execution_timeout reached")
 
     # --- the one path ---
 
@@ -185,14 +200,14 @@ class RemoteJobOperator(BaseOperator):
         service = self.remote_jobs(context)
         service_name(self, service)  # refuse what the triggerer could not import before anything is submitted
         owner = self._owner(context)
-        self._current = (context, memory, service)
+        self._current = (memory, service)
         deadline = self._deadline(memory)
         senses = Senses(time.time, time.sleep, random.random, self.log)
         before = memory.news
         memory, verdict = reconcile(
             service, owner, memory, self._policy(), senses, deadline=deadline, fresh=fresh
         )
-        self._current = (context, memory, service)
+        self._current = (memory, service)
         if memory.news - before:
             say_default_namespace(self)
         if isinstance(verdict, Finish) and fresh:  # adopted: nothing was pushed by this try yet
@@ -285,21 +300,9 @@ class RemoteJobOperator(BaseOperator):
         kept = ti.xcom_pull(task_ids=ti.task_id, key=MEMORY_XCOM, map_indexes=ti.map_index)
         return Memory.unpack(kept) if kept else self._first_memory(context)
 
-    def _visit_without_execute(self) -> tuple[Context, Memory, RemoteJobs | None] | None:
-        """The try's memory, where Airflow ends it before any code of ours had its turn (2.11, deadline)."""
-        from airflow.providers.common.compat.sdk import get_current_context
-
-        try:
-            context = get_current_context()
-            return context, self._recalled_memory(context), None
-        except Exception as error:  # noqa: BLE001 - sorted out by is_transient, or said
-            self.log.info("nothing is known of a job: %s", error)
-            return None
-
     def _deadline(self, memory: Memory) -> float | None:
-        if self.execution_timeout is None:
-            return None
-        return memory.started + self.execution_timeout.total_seconds()
+        limit = self._limit or self.execution_timeout
+        return None if limit is None else memory.started + limit.total_seconds()
 
     def _timed_out(self, memory: Memory, verdict: TimedOut) -> str:
         unsure = (
@@ -308,7 +311,8 @@ class RemoteJobOperator(BaseOperator):
             else ""
         )
         return (
-            f"execution_timeout of {self.execution_timeout} passed, counted from the start of this try: "
+            f"execution_timeout of {self._limit or self.execution_timeout} passed, "
+            "counted from the start of this try: "
             f"{verdict.why}.{unsure} Raise execution_timeout, or find out why the job takes so long."
         )
 

@@ -134,8 +134,10 @@ class TaskTries:
         from airflow_resilient.compat import TaskDeferred
 
         task = self.make_operator()
+        context = self.context(task)
+        task.pre_execute(context)
         try:
-            return call(task, self.context(task))
+            return call(task, context)
         except TaskDeferred as deferral:
             classpath, kwargs = deferral.trigger.serialize()
             return Deferred(classpath, json.loads(json.dumps(kwargs)), deferral.method_name)

@@ -22,6 +22,7 @@ from airflow_resilient import (
     RemoteJobOperator,
     RemoteJobSensor,
     Unobservable,
+    compat,
 )
 from airflow_resilient.jobs import Cause, Claim
 from airflow_resilient.testing import InMemoryJobs, TaskTries
@@ -173,6 +174,15 @@ def test_at_the_deadline_the_job_is_cancelled_its_end_awaited_and_the_error_says
         tries.run()
     assert timeout.value.job.phase is Phase.CANCELLED
     assert jobs.live() == []
+
+
+def test_airflow_s_own_limit_comes_after_ours_where_it_would_keep_us_from_cancelling(jobs):
+    task = operator(jobs, execution_timeout=timedelta(seconds=20))()
+    tries = TaskTries(lambda: task)
+    deferred = tries.start()
+    assert deferred.kwargs["deadline"] == pytest.approx(tries.started.timestamp() + 20)
+    moved = timedelta(seconds=380) if compat.enforces_timeout_over_deferrals() else timedelta(seconds=20)
+    assert task.execution_timeout == moved
 
 
 def test_at_the_deadline_the_job_is_left_running_where_the_user_wants_that(jobs):
