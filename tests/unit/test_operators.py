@@ -308,7 +308,7 @@ def test_a_worker_that_is_stopped_because_of_the_deadline_cancels_the_job(jobs):
         return made[-1]
 
     TaskTries(make).start()
-    made[-1].execution_timeout = timedelta(0)  # an hour has passed
+    made[-1].execution_timeout = made[-1]._limit = timedelta(0)  # an hour has passed
     made[-1].on_kill()
     assert jobs.live() == []
 
