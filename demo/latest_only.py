@@ -229,10 +229,6 @@ def promised(stories: Sequence[Story]) -> list[tuple[str, bool]]:
 def markdown(stories: Sequence[Story], picture: str) -> str:
     """Give the page with picture and tables."""
     lines = [
-        "---",
-        "orphan: true",
-        "---",
-        "",
         "# Which runs passed",
         "",
         "<!-- made by `python -m demo.latest_only --update-docs`, not by hand -->",
