@@ -139,7 +139,9 @@ class RemoteJobTrigger(BaseTrigger):
         follows = [asyncio.ensure_future(self._follow(watch, job)) for job in self.looks.values()]
         forward = asyncio.ensure_future(self._forward_log(watch.service, next(iter(self.looks)), ended))
         try:
-            left = None if arguments["deadline"] is None else max(0.0, arguments["deadline"] - time.time())
+            # A triggerer that comes back after the deadline has time for one look: the job may have ended.
+            least = 2 * Patience(**arguments["patience"]).first
+            left = None if arguments["deadline"] is None else max(least, arguments["deadline"] - time.time())
             done, pending = await asyncio.wait(follows, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
             errors = [error for follow in done if (error := follow.exception())]
             refused = f"{type(errors[0]).__name__}: {errors[0]}" if errors else None

@@ -327,6 +327,15 @@ def test_a_sensor_fails_when_the_job_fails_and_never_cancels(jobs):
     assert jobs.calls["cancel"] == 0
 
 
+def test_a_triggerer_that_comes_back_after_the_deadline_looks_before_it_says_so(jobs):
+    job = jobs.submit(Claim("b" * 16, 1))
+    tries = TaskTries(lambda: Sensor(task_id="wait", jobs=jobs.name, job=job.id, timeout=0))
+    deferred = tries.start()
+    jobs.finish(job)
+    assert deferred.kwargs["deadline"] <= time.time()
+    assert tries.finish(deferred) is None
+
+
 def test_a_sensor_times_out_as_airflow_s_sensors_do(jobs):
     from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
 
