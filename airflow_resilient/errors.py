@@ -59,14 +59,14 @@ class SubmitRefused(NotSubmitted, AirflowFailException):
 
 
 class Unobservable(ResilientError):
-    """The service refuses to be asked about the job, for a reason that does not pass by itself.
+    """Nobody can look at the job, for a reason that does not pass by itself: access denied, triggers crash.
 
     The job may still run: it was not cancelled, and the next try takes it over.
 
-    :param job: the last look at it.
+    :param job: the last look at it; ``None`` when none is known.
     """
 
-    def __init__(self, message: str, job: Job) -> None:
+    def __init__(self, message: str, job: Job | None) -> None:
         super().__init__(message)
         self.job = job
 

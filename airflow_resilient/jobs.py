@@ -474,6 +474,7 @@ class Memory:
     :param unsure: number of the claim under which a submission was sent whose answer was lost; whether it
         took effect is to be found out before anything else.
     :param overdue_since: when a visit first found that the deadline had passed.
+    :param crashes: triggers of this try that ended in a row without an event.
     """
 
     started: float
@@ -484,6 +485,7 @@ class Memory:
     waited: str = ""
     unsure: int = 0
     overdue_since: float | None = None
+    crashes: int = 0
 
     def pack(self) -> dict[str, Any]:
         """The memory as JSON values; `unpack` reverses it."""

@@ -7,7 +7,7 @@ import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 MEMORY_XCOM = "remote_job"
 """Key of the XCom in which a try keeps what it remembers, for the case that its trigger times out or
 crashes."""
+
+MOST_CRASHES = 5
+"""Triggers of one try that may crash in a row; in a triggerer without this package every one does."""
 
 _said: set[str] = set()
 
@@ -159,11 +162,11 @@ class RemoteJobOperator(BaseOperator):
             job = jobs[0]
             text = (
                 f"{job.id}: the service refuses to be asked about it ({event['refused']}). It may still run; "
-                "it was not cancelled. Mend the access, then let Airflow retry or clear the task: the job is "
-                "taken over."
+                "it was not cancelled. Mend the access and let Airflow retry: the next try takes it over."
             )
             raise Unobservable(text, job)
-        return self._visit(context, memory.update(jobs), fresh=False, log=LogTail(tuple(event["log"])))
+        memory = replace(memory.update(jobs), crashes=0)
+        return self._visit(context, memory, fresh=False, log=LogTail(tuple(event["log"])))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Look again when the trigger timed out or crashed: no news about the job, and no retry spent."""
@@ -173,7 +176,18 @@ class RemoteJobOperator(BaseOperator):
         self.log.warning("the trigger ended without an event (%s): looking at the job again", error)
         for line in (next_kwargs or {}).get("traceback") or ():
             self.log.warning("trigger: %s", line.rstrip())
-        return self._visit(context, self._recalled_memory(context), fresh=False)
+        memory = self._recalled_memory(context)
+        memory = replace(memory, crashes=memory.crashes + 1)
+        if memory.crashes > MOST_CRASHES:
+            job = next((job for job in memory.seen if job.id in memory.news), None)
+            who = job.id if job else "the job, if there is one,"
+            text = (
+                f"the trigger ended {memory.crashes} times in a row without an event, at last by: {error}. "
+                f"So nobody watches, but {who} may still run; it was not cancelled. See that the triggerer "
+                "runs and has this package installed, and let Airflow retry: the next try takes it over."
+            )
+            raise Unobservable(text, job)
+        return self._visit(context, memory, fresh=False)
 
     def on_kill(self) -> None:
         """Cancel the job if its deadline has passed; leave it running otherwise.
@@ -356,10 +370,13 @@ class RemoteJobSensor(BaseSensorOperator):
         """Defer at once: the triggerer looks for all sensors together."""
         self._start(context)
 
-    def _start(self, context: Context) -> NoReturn:
+    def _start(self, context: Context, *, crashed: bool = False) -> NoReturn:
         started = getattr(context["ti"], "start_date", None)
         memory = Memory(started=started.timestamp() if started else time.time())
-        self._wait(context, memory, self.watched(context))
+        job = self.watched(context)
+        if crashed and time.time() > memory.started + self._limit():
+            self._time_out(memory, job)
+        self._wait(context, memory, job)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:
         """Return, raise, or wait on."""
@@ -383,7 +400,7 @@ class RemoteJobSensor(BaseSensorOperator):
         self.log.warning(
             "the trigger ended without an event (%s): looking again", (next_kwargs or {}).get("error")
         )
-        return self._start(context)
+        return self._start(context, crashed=True)
 
     def _limit(self) -> float:
         limit = float(self.timeout)

@@ -213,6 +213,29 @@ def test_a_trigger_that_timed_out_or_crashed_spends_no_retry_and_makes_no_second
     assert (tries.try_number, len(jobs.history)) == (1, 1)
 
 
+def test_a_trigger_that_crashes_for_ever_fails_the_try_in_the_end_and_leaves_the_job(jobs):
+    jobs.plan(seconds=None)
+    tries = TaskTries(operator(jobs, retries=1))
+    tries.start()
+    for _ in range(5):
+        assert isinstance(tries.resume_failed("Trigger failure"), Deferred)
+    with pytest.raises(Unobservable, match=r"6 times in a row.*job-1 may still run.*installed"):
+        tries.resume_failed("Trigger failure")
+    assert len(jobs.live()) == 1
+    assert tries.start().kwargs["jobs"][0]["id"] == "job-1", "the next try takes it over"
+
+
+def test_a_trigger_that_crashes_now_and_then_is_forgiven(jobs):
+    jobs.plan(seconds=None)
+    tries = TaskTries(operator(jobs, execution_timeout=timedelta(seconds=30)))
+    deferred = tries.start()
+    for _ in range(5):
+        deferred = tries.resume_failed("Trigger failure")
+    seen = {"memory": deferred.kwargs["memory"], "jobs": deferred.kwargs["jobs"]}
+    deferred = tries.resume(deferred, {**seen, "time": False, "refused": None, "log": []})
+    assert deferred.kwargs["memory"]["crashes"] == 0
+
+
 def test_the_failure_of_a_job_watched_by_a_crashed_trigger_is_news_and_is_reported(jobs):
     jobs.plan(JobPlan(0.01, phase=Phase.FAILED))
     tries = TaskTries(operator(jobs, retries=1))
