@@ -23,6 +23,8 @@ _WATCHES: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedW
 
 LOG_XCOM = "remote_job_log"
 """Key of the XCom in which the trigger keeps how far it has forwarded the job's log."""
+LINES_AT_ONCE = 200
+"""How many lines of a log are written before other triggers have their turn."""
 LOG_DRAIN = 6.0
 """Seconds for which the log is still read after the job's end: CloudWatch shows lines a few seconds late."""
 
@@ -137,7 +139,7 @@ class RemoteJobTrigger(BaseTrigger):
         watch = await shared_watch(arguments["service"], arguments["address"])
         ended = asyncio.Event()
         follows = [asyncio.ensure_future(self._follow(watch, job)) for job in self.looks.values()]
-        forward = asyncio.ensure_future(self._forward_log(watch.service, next(iter(self.looks)), ended))
+        forward = asyncio.ensure_future(self._forward_log(watch, next(iter(self.looks)), ended))
         try:
             # A triggerer that comes back after the deadline has time for one look: the job may have ended.
             least = 2 * Patience(**arguments["patience"]).first
@@ -207,13 +209,14 @@ class RemoteJobTrigger(BaseTrigger):
             if until and look.facts.get(until[0]) in until[1]:
                 return
 
-    async def _forward_log(self, service: RemoteJobs, job_id: str, ended: asyncio.Event) -> None:
+    async def _forward_log(self, watch: SharedWatch, job_id: str, ended: asyncio.Event) -> None:
         """Copy the job's log into the task's log. Trouble with it delays lines and changes nothing else.
 
         How far it came is kept in an XCom after each portion, so that a restarted triggerer goes on from
         there; when the triggerer is killed between writing a portion and keeping that, this one portion is
         written twice.
         """
+        service = watch.service
         where, read = self.arguments["log"], getattr(service, "read_log", None)
         if where is None or read is None:
             return
@@ -226,13 +229,16 @@ class RemoteJobTrigger(BaseTrigger):
         while True:
             lines: Sequence[tuple[float, str]] = ()
             try:
-                lines, cursor = await compat.in_thread(read, self.looks[job_id], where, cursor)
+                async with watch.reading:
+                    lines, cursor = await compat.in_thread(read, self.looks[job_id], where, cursor)
             except Exception as error:  # noqa: BLE001 - sorted out by is_transient, or said
                 if not service.is_transient(error):
                     self.log.warning("the job's log cannot be read: %s: %s", type(error).__name__, error)
                     return
-            for _, message in lines:
+            for number, (_, message) in enumerate(lines, 1):
                 self.log.info("%s", message)
+                if number % LINES_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # other triggers have their turn
             if lines:
                 self.tail.extend(message for _, message in lines)
                 await self._keep(compat.remember, {"job": job_id, "cursor": cursor, "tail": list(self.tail)})

@@ -167,6 +167,8 @@ class SharedWatch:
     :param service: what is asked. Its calls run through `in_thread`, so they never hold the event loop up.
     :param in_thread: ``await in_thread(function, *args)`` runs a blocking function.
 
+    :ivar reading: held by whoever reads a job's log: one at a time, because AWS limits these calls, too.
+
     A transient error delays the next look at every job, with back-off and jitter, and is no news about any.
     """
 
@@ -179,6 +181,7 @@ class SharedWatch:
     ) -> None:
         self.service = service
         self.trouble = 0
+        self.reading = asyncio.Lock()
         self._in_thread = in_thread
         self._now = now
         self._random = random
