@@ -201,7 +201,8 @@ def test_a_failed_job_is_reported_and_retried_with_a_new_one(case):
     case.plan(seconds=0.5, **ends).start()
     task = case.ended(timeout=120)
     assert (task.state, task.try_number) == ("failed", 3)
-    assert len(case.jobs) == case.tries
+    # A try that the scheduler has failed by itself may have made its job, or not.
+    assert case.tries <= len(case.jobs) <= task.try_number
 
 
 def test_each_line_of_the_job_s_log_is_shown_once_although_the_triggerer_is_killed(aws, airflow):

@@ -8,7 +8,7 @@ from airflow.sdk import DAG
 
 from airflow_resilient import EcsRunTaskOperator, EmrAddStepsOperator
 
-ARGS = {"retries": 2, "retry_delay": timedelta(seconds=1), "waiter_delay": 1}
+ARGS = {"retries": 2, "retry_delay": timedelta(seconds=1), "waiter_delay": 2}
 STEP = {
     "Name": "{{ dag_run.conf['job'] }}",
     "ActionOnFailure": "CONTINUE",
