@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import servers
 
 import airflow_resilient
 from airflow_resilient.testing import FakeAws
 from airflow_resilient.testing.local_airflow import LocalAirflow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 HERE = Path(__file__).parent
 
@@ -34,12 +35,33 @@ def aws() -> Iterator[FakeAws]:
 
 
 @pytest.fixture(scope="session")
-def airflow(aws) -> Iterator[LocalAirflow]:
-    """A real Airflow with the DAGs of ``tests/system/dags`` and a pool of two slots, ``two_slots``."""
+def make_database() -> Iterator[Callable[[], str | None]]:
+    """Make an empty PostgreSQL database for one Airflow and give its URL, or ``None``, for SQLite, without it.
+
+    SQLite lets one write at a time: a scheduler that waits for its turn reads the executor's news late, and
+    then fails healthy tasks by itself ("state mismatch" in the audit log) more often than any user would see.
+    """
+    if servers.postgresql_programs() is None and not os.environ.get("CI"):
+        yield lambda: None
+        return
+    names = [f"airflow_{number}" for number in range(10)]
+    with servers.postgresql(*names) as url:
+        yield lambda: url(names.pop())
+
+
+@pytest.fixture(scope="session")
+def python_path() -> str:
+    """Where processes find this very package."""
     package = str(Path(airflow_resilient.__file__).parent.parent)
-    python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+
+
+@pytest.fixture(scope="session")
+def airflow(aws, make_database, python_path) -> Iterator[LocalAirflow]:
+    """A real Airflow with the DAGs of ``tests/system/dags`` and a pool of two slots, ``two_slots``."""
     with LocalAirflow(
         HERE / "dags",
+        database_url=make_database(),
         connections={"aws_default": aws.airflow_connection()},
         variables={"greeting": "hello"},
         pools={"two_slots": 2},
