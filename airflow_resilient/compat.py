@@ -39,6 +39,7 @@ __all__ = [
     "TaskDeferred",
     "airflow_version",
     "base_url",
+    "calls_on_kill",
     "conf",
     "current_context",
     "earlier_runs",
@@ -70,6 +71,14 @@ def base_url() -> str:
 def enforces_timeout_over_deferrals() -> bool:
     """Whether Airflow itself counts ``execution_timeout`` from the first start of a try: 2.x does."""
     return airflow_version() < (3, 0)
+
+
+def calls_on_kill() -> bool:
+    """Whether Airflow calls a trigger's ``on_kill`` when a person ends its task instance: from 3.3 on.
+
+    Before, the trigger is stopped without a word, as it also is when the triggerer stops.
+    """
+    return airflow_version() >= (3, 3)
 
 
 def deferral_failed(next_method: str) -> bool:

@@ -20,6 +20,7 @@ from .watch import Patience, SharedWatch
 _WATCHES: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedWatch]] = (
     weakref.WeakKeyDictionary()
 )
+_ASKING: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
 
 LOG_XCOM = "remote_job_log"
 """Key of the XCom in which the trigger keeps how far it has forwarded the job's log."""
@@ -27,6 +28,11 @@ LINES_AT_ONCE = 200
 """How many lines of a log are written before other triggers have their turn."""
 LOG_DRAIN = 6.0
 """Seconds for which the log is still read after the job's end: CloudWatch shows lines a few seconds late."""
+
+ASK_AT_ONCE = 4
+"""How many triggers that are stopped at the same time ask Airflow at the same time why."""
+TIME_TO_CANCEL = 8.0
+"""Seconds within which a stopped trigger has its answer and has cancelled, before Airflow 3.3."""
 
 
 def load(service: str, address: Mapping[str, Any]) -> RemoteJobs:
@@ -50,12 +56,12 @@ async def shared_watch(service: str, address: Mapping[str, Any]) -> SharedWatch:
 
 
 def killed_by_a_person(state: str | None, on_clear: str) -> bool:
-    """Say whether a job is to be cancelled, given what Airflow says of its task instance when `on_kill` runs.
+    """Say whether a job is to be cancelled, by its task instance's state when the trigger is stopped.
 
     Airflow (3.3) also calls `on_kill` when a triggerer wakes after its triggers were given to another one,
-    and when the trigger's own event has been taken already: then the task instance is deferred, or on its way
-    to a worker. A task instance that was cleared has no state until it is scheduled; after that its next try
-    cancels the job.
+    and when the trigger's own event has been taken already; before 3.3 a trigger is stopped in the same way
+    when the triggerer stops, too. Then the task instance is deferred, or on its way to a worker. A task
+    instance that was cleared has no state until it is scheduled; after that its next try cancels the job.
 
     :param state: the task instance's state; ``None`` when it was cleared or its DAG run deleted.
     :param on_clear: ``"reattach"``: a job survives the clear.
@@ -151,6 +157,10 @@ class RemoteJobTrigger(BaseTrigger):
             if not errors and not pending:
                 await forward
             yield self._event(time_is_up=bool(pending) and not errors, refused=refused)
+        except asyncio.CancelledError:
+            if not compat.calls_on_kill():
+                await self._cancel_in_time()
+            raise
         finally:
             for task in (*follows, forward):
                 task.cancel()
@@ -158,6 +168,33 @@ class RemoteJobTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the job when a person cleared or marked the task instance (Airflow calls it from 3.3 on)."""
+        await self._cancel_if_killed()
+
+    async def _cancel_in_time(self) -> None:
+        """Do what `on_kill` does, before Airflow 3.3, which says nothing but that the trigger is to stop.
+
+        It says the same when the triggerer stops or has lost its triggers: then the task instance is not
+        over, and nothing happens. A triggerer that stops must not wait long for answers; what is not answered
+        in time is left to the next try and to the orphan sweep.
+        """
+
+        async def in_turn() -> None:
+            """Ask when others have been answered: thousands of triggers may stop at once."""
+            asking = _ASKING.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(ASK_AT_ONCE))
+            async with asking:
+                await self._cancel_if_killed()
+
+        try:
+            await asyncio.wait_for(in_turn(), TIME_TO_CANCEL)
+        except Exception as error:  # noqa: BLE001 - it is said
+            self.log.warning(
+                "not known whether the task instance is over, so nothing is cancelled: %s: %s",
+                type(error).__name__,
+                error,
+            )
+
+    async def _cancel_if_killed(self) -> None:
+        """Cancel the job if nobody wants it any more, by what Airflow says of the task instance now."""
         from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
         live = [job for job in self.looks.values() if job.live]

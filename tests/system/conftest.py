@@ -36,7 +36,7 @@ def aws() -> Iterator[FakeAws]:
 
 @pytest.fixture(scope="session")
 def make_database() -> Iterator[Callable[[], str | None]]:
-    """Make an empty PostgreSQL database for one Airflow and give its URL, or ``None``, for SQLite, without it.
+    """Make an empty PostgreSQL database for one Airflow and give its URL; ``None``, for SQLite, without it.
 
     SQLite lets one write at a time: a scheduler that waits for its turn reads the executor's news late, and
     then fails healthy tasks by itself ("state mismatch" in the audit log) more often than any user would see.

@@ -28,7 +28,6 @@ from airflow_resilient.jobs import Cause, Claim
 from airflow_resilient.testing import InMemoryJobs, TaskTries
 from airflow_resilient.testing.memory import Crash, JobPlan
 from airflow_resilient.testing.tries import Deferred
-from airflow_resilient.triggers import killed_by_a_person
 
 QUICK = Patience(poll=0.05, first=0.01, longest=0.1, missing=3, missing_for=0.0, refused=3)
 
@@ -395,19 +394,3 @@ def test_a_service_that_the_triggerer_cannot_import_is_refused_before_anything_i
     with pytest.raises(InvalidParameter, match="triggerer cannot import"):
         TaskTries(lambda: Mine(task_id="sort", jobs=jobs.name)).start()
     assert jobs.history == []
-
-
-@pytest.mark.parametrize(
-    ("state", "on_clear", "cancel"),
-    [
-        pytest.param("failed", "restart", True, id="marked-failed"),
-        pytest.param("success", "reattach", True, id="marked-success"),
-        pytest.param(None, "restart", True, id="cleared-or-run-deleted"),
-        pytest.param(None, "reattach", False, id="cleared-where-the-job-is-to-survive"),
-        pytest.param("deferred", "restart", False, id="another-triggerer-has-it"),
-        pytest.param("queued", "restart", False, id="on-its-way-to-a-worker"),
-        pytest.param("running", "restart", False, id="a-worker-has-it"),
-    ],
-)
-def test_only_what_a_person_did_cancels(state, on_clear, cancel):
-    assert killed_by_a_person(state, on_clear) is cancel
