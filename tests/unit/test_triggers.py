@@ -48,8 +48,8 @@ def stopped_while_it_watches(trigger, jobs):
             return [event async for event in trigger.run()]
 
         running = asyncio.ensure_future(events())
-        while not jobs.calls["observe"]:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - the looks are made in another thread
+        while not jobs.calls["observe"]:  # noqa: ASYNC110 - the looks are made in another thread
+            await asyncio.sleep(0.01)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
