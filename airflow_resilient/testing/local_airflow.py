@@ -61,6 +61,7 @@ _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 # worker -- LocalExecutor: ID" or "airflow supervisor: ID" (BaseExecutor.run_workload).
 _TASK_TITLE = re.compile(rf"^airflow worker -- ({_UUID})$")
 _WORKER_TITLE = re.compile(rf"^airflow (?:worker -- .+|supervisor): ({_UUID})$")
+_CELERY = "airflow supervisor: "
 
 
 # How long a writer waits for the others.  The API server writes (its audit log, for one) in its event loop,
@@ -130,12 +131,14 @@ class TaskProcess:
     :param role: ``"task"`` executes the operator, ``"worker"`` is the executor's process above it, which
         watches the task and reports its end to Airflow.  Without its worker, the death of a task is noticed
         by its missing heartbeat only.
+    :param component: whose process it is: ``scheduler`` with LocalExecutor, else one of ``more_components``.
     """
 
     pid: int
     task_instance_id: str
     role: str
     started: float = field(repr=False, default=0.0)
+    component: str = ""
 
     def kill(self, signal: int = signals.SIGKILL) -> bool:
         """Send it a signal, unless it has ended; nobody else is hit who got its pid since.
@@ -732,21 +735,25 @@ class LocalAirflow:
         """
         import psutil
 
-        sessions = {process.pid for process in self._sessions}
+        components = {process.pid: name for name, process in self._processes.items()}
+        sessions = {process.pid: components.get(process.pid, "") for process in self._sessions}
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
-                if os.getsid(process.pid) not in sessions:
+                component = sessions.get(os.getsid(process.pid))
+                if component is None:
                     continue
                 title = " ".join(process.cmdline()).strip("\0 ")
                 task, worker = _TASK_TITLE.match(title), _WORKER_TITLE.match(title)
                 if task:
-                    found.append(TaskProcess(process.pid, task[1], "task", process.create_time()))
+                    found.append(TaskProcess(process.pid, task[1], "task", process.create_time(), component))
                 elif worker:
                     # Between its fork and its start a task still bears the title of the worker above it.
                     above = " ".join(psutil.Process(process.ppid()).cmdline()).strip("\0 ")
                     role = "task" if above == title else "worker"
-                    found.append(TaskProcess(process.pid, worker[1], role, process.create_time()))
+                    if role == "worker" and title.startswith(_CELERY) and not process.children():
+                        continue  # Celery's processes keep the title when the task has ended
+                    found.append(TaskProcess(process.pid, worker[1], role, process.create_time(), component))
         wanted = [p for p in found if task_instance is None or p.task_instance_id == task_instance.id]
         return sorted(wanted, key=lambda p: p.role != "worker")
 
