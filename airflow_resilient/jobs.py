@@ -21,6 +21,8 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 log = logging.getLogger(__name__)
 
+NAMESPACE_LENGTH = 5
+"""Characters of a claim's family that tell the namespace: 25 bits, enough to tell any two deployments apart."""
 CLOCK_SKEW = 60.0
 """Seconds by which Airflow's clock and the service's clock may differ."""
 MOST_SUBMISSIONS = 10
@@ -107,7 +109,11 @@ class Claim:
 
 
 def family(namespace: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-    """The part of a claim that names the task instance: 16 characters of ``a-z2-7``, a hash.
+    """The part of a claim that names the task instance: 16 characters of ``a-z2-7``, two hashes.
+
+    The first `NAMESPACE_LENGTH` tell the namespace alone, so that jobs of another deployment are known as such
+    also when no task instance of ours is left to compare them with (see `same_namespace`). The other 11, 55
+    bits, tell the task instance.
 
     :param namespace: what tells this Airflow deployment from others that run the same DAGs in the same
         account.
@@ -115,9 +121,23 @@ def family(namespace: str, dag_id: str, run_id: str, task_id: str, map_index: in
     >>> len(family("prod", "etl", "manual__1", "sort", -1))
     16
     """
-    identity = "\0".join((namespace, dag_id, run_id, task_id, str(map_index)))
-    digest = hashlib.blake2b(identity.encode(), digest_size=10).digest()
-    return base64.b32encode(digest).decode().lower()
+    identity = (namespace, dag_id, run_id, task_id, str(map_index))
+    return _hash(namespace, NAMESPACE_LENGTH) + _hash("\0".join(identity), 16 - NAMESPACE_LENGTH)
+
+
+def same_namespace(claim: Claim, namespace: str) -> bool:
+    """Whether `claim` was made by a deployment with that namespace; another one is taken for it once in 2**25.
+
+    >>> claim = Claim(family("prod", "etl", "manual__1", "sort", -1), 1)
+    >>> same_namespace(claim, "prod"), same_namespace(claim, "staging")
+    (True, False)
+    """
+    return claim.family[:NAMESPACE_LENGTH] == _hash(namespace, NAMESPACE_LENGTH)
+
+
+def _hash(text: str, length: int) -> str:
+    """`length` characters of ``a-z2-7``, 5 bits each; at most 16."""
+    return base64.b32encode(hashlib.blake2b(text.encode(), digest_size=10).digest()).decode().lower()[:length]
 
 
 @dataclass(frozen=True)
