@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 log = logging.getLogger(__name__)
 
 NAMESPACE_LENGTH = 5
-"""Characters of a claim's family that tell the namespace: 25 bits, enough to tell any two deployments apart."""
+"""Characters of a claim's family that tell the namespace: 25 bits, enough to tell deployments apart."""
 CLOCK_SKEW = 60.0
 """Seconds by which Airflow's clock and the service's clock may differ."""
 MOST_SUBMISSIONS = 10
@@ -111,9 +111,9 @@ class Claim:
 def family(namespace: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     """The part of a claim that names the task instance: 16 characters of ``a-z2-7``, two hashes.
 
-    The first `NAMESPACE_LENGTH` tell the namespace alone, so that jobs of another deployment are known as such
-    also when no task instance of ours is left to compare them with (see `same_namespace`). The other 11, 55
-    bits, tell the task instance.
+    The first `NAMESPACE_LENGTH` tell the namespace alone, so that jobs of another deployment are known as
+    such also when no task instance of ours is left to compare them with (see `same_namespace`). The other
+    11, 55 bits, tell the task instance.
 
     :param namespace: what tells this Airflow deployment from others that run the same DAGs in the same
         account.
@@ -126,7 +126,9 @@ def family(namespace: str, dag_id: str, run_id: str, task_id: str, map_index: in
 
 
 def same_namespace(claim: Claim, namespace: str) -> bool:
-    """Whether `claim` was made by a deployment with that namespace; another one is taken for it once in 2**25.
+    """Whether `claim` was made by a deployment with that namespace.
+
+    Another one is taken for it once in 2**25.
 
     >>> claim = Claim(family("prod", "etl", "manual__1", "sort", -1), 1)
     >>> same_namespace(claim, "prod"), same_namespace(claim, "staging")
