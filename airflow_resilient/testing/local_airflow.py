@@ -14,16 +14,19 @@ Several can run side by side: ports, homes and secrets are not shared.  Everythi
 Nothing sleeps for a fixed time: each step waits for a fact (a health endpoint, a job's row, a state) with a
 bound, and what is missing at the bound is told together with the last lines of the components' logs.
 
+It starts Airflow 2.11 and 3.x alike.  2.x has other components (``webserver``, and no DAG processor), no ids
+for single tries, and with SQLite it executes one task at a time: give it a PostgreSQL.
+
 It needs Linux or macOS; :meth:`LocalAirflow.task_processes` needs Linux, where Airflow names its processes.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
 import re
-import secrets
 import shutil
 import signal as signals
 import socket
@@ -41,11 +44,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_resilient.testing._airflow_releases import TASK, WORKER, Component, name_of, release
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
+
+    from airflow_resilient.testing._airflow_releases import Settings
 
 __all__ = ["LocalAirflow", "LocalAirflowError", "PoolSlots", "TaskInstance", "TaskProcess"]
 
@@ -55,18 +62,9 @@ FINISHED = ("success", "failed")
 """States in which a DAG run has ended."""
 
 _POLL = 0.2  # seconds between two looks at a fact
-_PORT_TAKEN = re.compile(r"address already in use|Errno (98|48)", re.IGNORECASE)
-_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-# The task runner calls itself "airflow worker -- ID" (task_runner.startup), the process above it "airflow
-# worker -- LocalExecutor: ID" or "airflow supervisor: ID" (BaseExecutor.run_workload).
-_TASK_TITLE = re.compile(rf"^airflow worker -- ({_UUID})$")
-_WORKER_TITLE = re.compile(rf"^airflow (?:worker -- .+|supervisor): ({_UUID})$")
-_CELERY = "airflow supervisor: "
+_PORT_TAKEN = re.compile(r"address already in use|connection in use|Errno (98|48)", re.IGNORECASE)
 
-
-# How long a writer waits for the others.  The API server writes (its audit log, for one) in its event loop,
-# which the others need to commit: whatever it waits then is lost for everybody, and its clients try again
-# after an error.
+# How long a writer waits for the others.
 _SQLITE_CONNECT_ARGUMENTS = """\
 brief = {"timeout": 2}
 patient = {"timeout": 30}
@@ -81,7 +79,8 @@ class LocalAirflowError(RuntimeError):
 class TaskInstance:
     """One look at a task instance.
 
-    :param id: Airflow's id of this *try*; a retry and a clear give a new one.
+    :param id: Airflow's id of this *try*; a retry and a clear give a new one.  On Airflow 2, which has none,
+        DAG, run, task and map index.
     :param state: ``None`` before it is scheduled, then as in Airflow's UI.
     :param try_number: 0 before the first try.
     :param pool_slots: slots of ``pool`` that it holds while it is queued or running.
@@ -128,9 +127,9 @@ class TaskProcess:
 
     :param task_instance_id: :attr:`TaskInstance.id` of the try it works on.
     :param started: when, in seconds since the epoch; with the pid it tells processes apart.
-    :param role: ``"task"`` executes the operator, ``"worker"`` is the executor's process above it, which
-        watches the task and reports its end to Airflow.  Without its worker, the death of a task is noticed
-        by its missing heartbeat only.
+    :param role: ``"task"`` executes the operator, ``"worker"`` is the executor's process above it (on
+        Airflow 2 there are two), which watches the task and reports its end to Airflow.  Without its worker,
+        the death of a task is noticed by its missing heartbeat only.
     :param component: whose process it is: ``scheduler`` with LocalExecutor, else one of ``more_components``.
     """
 
@@ -153,79 +152,6 @@ class TaskProcess:
                 os.kill(self.pid, signal)
                 return True
         return False
-
-
-@dataclass(frozen=True)
-class _Component:
-    """A process of Airflow.
-
-    :param arguments: command line after ``airflow``.
-    :param job_type: the row it writes into the job table when it works, the fact that start waits for.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    job_type: str | None = None
-
-
-@dataclass(frozen=True)
-class _Release:
-    """What differs between Airflow's major versions.
-
-    The seam for 2.x, where the UI is ``webserver`` and the REST API is v1.
-    """
-
-    components: tuple[_Component, ...]
-    migrate: tuple[str, ...]
-    api: str
-    health: str
-    token: str
-    settings: Callable[[int], dict[tuple[str, str], object]]
-
-
-def _settings_of_airflow_3(port: int) -> dict[tuple[str, str], object]:
-    address = f"http://127.0.0.1:{port}"
-    return {
-        ("api", "base_url"): address,
-        ("api", "host"): "127.0.0.1",
-        ("api", "port"): port,
-        ("api", "workers"): 1,
-        ("api_auth", "jwt_secret"): secrets.token_urlsafe(48),
-        ("core", "execution_api_server_url"): f"{address}/execution/",
-        ("core", "simple_auth_manager_all_admins"): True,
-        ("dag_processor", "bundle_refresh_check_interval"): 1,
-        ("dag_processor", "min_file_process_interval"): 60,  # a changed file is parsed at once all the same
-        ("dag_processor", "refresh_interval"): 3,
-        ("scheduler", "task_instance_heartbeat_timeout"): 20,
-        ("scheduler", "task_instance_heartbeat_timeout_detection_interval"): 3,
-        ("scheduler", "trigger_timeout_check_interval"): 3,
-        ("triggerer", "job_heartbeat_sec"): 2,
-        ("triggerer", "triggerer_health_check_threshold"): 10,  # afterwards another triggerer takes over
-        ("workers", "execution_api_timeout"): 30,  # a busy machine is no reason to fail
-    }
-
-
-_AIRFLOW_3 = _Release(
-    components=(
-        _Component("api-server", ("api-server",)),
-        # --skip-serve-logs: they would listen on all interfaces otherwise
-        _Component("scheduler", ("scheduler", "--skip-serve-logs"), "SchedulerJob"),
-        _Component("dag-processor", ("dag-processor",), "DagProcessorJob"),
-        _Component("triggerer", ("triggerer", "--skip-serve-logs"), "TriggererJob"),
-    ),
-    migrate=("db", "migrate"),
-    api="/api/v2",
-    health="/api/v2/monitor/health",
-    token="/auth/token",  # noqa: S106 - a path
-    settings=_settings_of_airflow_3,
-)
-
-
-def _release(version: str) -> _Release:
-    """Choose how to start the Airflow of that version."""
-    if int(version.split(".", maxsplit=1)[0]) >= 3:  # noqa: PLR2004
-        return _AIRFLOW_3
-    raise LocalAirflowError(f"LocalAirflow starts Airflow 3; {version} is not supported yet")
 
 
 class _PortTakenError(LocalAirflowError):
@@ -311,7 +237,7 @@ class _Process:
 
 
 class LocalAirflow:
-    """A real Airflow on this machine: API server, scheduler, DAG processor and triggerer as processes.
+    """A real Airflow on this machine: what serves the API, scheduler, triggerer and so on as processes.
 
     :param dags: folder of DAG files; a changed file is read within seconds.
     :param connections: connection id to a URI, a JSON string or a mapping, as in ``AIRFLOW_CONN_…``.
@@ -319,7 +245,8 @@ class LocalAirflow:
     :param config: options of ``airflow.cfg`` by section and key; they win over what this class sets (short
         intervals).
     :param pools: pool's name to its number of slots; deferred task instances hold none.
-    :param executor: ``LocalExecutor``, or whatever ``more_components`` and ``config`` make work.
+    :param executor: ``LocalExecutor`` (on Airflow 2 with SQLite, ``SequentialExecutor`` instead, which is all
+        that it allows), or whatever ``more_components`` and ``config`` make work.
     :param database_url: SQLAlchemy URL of an empty database; ``None`` is SQLite in the home.
     :param python: interpreter of the environment in which Airflow is installed.
     :param more_components: further processes: name to command line after ``airflow``, for example
@@ -359,7 +286,7 @@ class LocalAirflow:
         self._pools = dict(pools or {})
         self._executor = executor
         self._database_url = database_url
-        self._more_components = {n: _Component(n, tuple(a)) for n, a in (more_components or {}).items()}
+        self._more_components = {n: Component(n, tuple(a)) for n, a in (more_components or {}).items()}
         self._more_environment = dict(environment or {})
         self._start_timeout = start_timeout
         self._progress = progress or (lambda _: None)
@@ -368,8 +295,8 @@ class LocalAirflow:
         ] = {}  # by component; one that was stopped on purpose is not in it
         self._sessions: list[_Process] = []  # all that was ever started
         self._environment: dict[str, str] = {}
-        self._components: dict[str, _Component] = {}
-        self._release = _AIRFLOW_3
+        self._components: dict[str, Component] = {}
+        self._release = release("3")
         self._token: str | None = None
         # Loopback must never go through somebody's proxy.
         self._http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -397,7 +324,7 @@ class LocalAirflow:
         began = time.monotonic()
         until = began + self._start_timeout
         version = self._installed_version()
-        self._release = _release(version)
+        self._release = release(version)
         if self._own_home:
             self.home = Path(tempfile.mkdtemp(prefix="local-airflow-"))
         for folder in (
@@ -406,6 +333,8 @@ class LocalAirflow:
             "plugins",
         ):  # the triggerer looks for plugins when it starts, never again
             (self.home / folder).mkdir(parents=True, exist_ok=True)
+        for name, text in self._release.files.items():
+            (self.home / name).write_text(text)
         # Whoever forgets close() does not leave processes behind.
         self._finalizer = weakref.finalize(self, _end_all, self._sessions)
         self._components = {c.name: c for c in self._release.components} | self._more_components
@@ -424,7 +353,7 @@ class LocalAirflow:
                 self._progress(f"port {self.port} was taken, trying another one")
                 for name in list(self._processes):
                     self._processes.pop(name).end(0)
-                self._log_path("api-server").unlink()
+                self._log_path(self._release.front).unlink()
                 self._choose_port()
         for name, slots in self._pools.items():
             body = {"name": name, "slots": slots, "include_deferred": False}
@@ -476,19 +405,20 @@ class LocalAirflow:
 
         :raises LocalAirflowError: when it runs already, dies, or does not work within ``timeout`` seconds.
         """
-        job_type = self._components[self._known(component)].job_type
+        sign = self._components[self._known(component)].sign
         if self.pid(component):
             raise LocalAirflowError(f"{component} is running already, as process {self.pid(component)}")
-        with_api = component == "api-server" or self.pid("api-server") is not None
-        before = self._jobs(job_type) if job_type and with_api else set()
+        front = self._release.front
+        with_api = component == front or self.pid(front) is not None
+        before = self._signs(sign) if sign and component != front and with_api else set()
         self._progress(f"starting {component}")
         self._spawn(component)
         if not with_api:
             return
-        if component == "api-server":
-            self.wait_until(self._answers, timeout, what="the API server answers")
-        elif job_type:
-            self.wait_until(lambda: self._jobs(job_type) - before, timeout, what=f"{component} works")
+        if component == front:
+            self.wait_until(self._answers, timeout, what=f"{front} answers")
+        elif sign:
+            self.wait_until(lambda: self._signs(sign) - before, timeout, what=f"{component} works")
 
     def stop(self, component: str, timeout: float = 30) -> None:
         """Ask a component to stop (SIGTERM), as a deploy does.
@@ -544,15 +474,21 @@ class LocalAirflow:
         run_id: str | None = None,
         conf: Mapping[str, Any] | None = None,
         timeout: float = 60,
+        *,
+        logical_date: datetime | None = None,
     ) -> str:
         """Trigger a DAG run, after waiting until the DAG has been parsed.
 
+        :param logical_date: with a time zone; ``None`` is none, which on Airflow 2 is now.
         :return: the run's id.
         :raises LocalAirflowError: when there is no such DAG within ``timeout`` seconds, at once when its file
             cannot be imported.
         """
         chosen = run_id or f"manual__{datetime.now(timezone.utc).isoformat()}"
-        body = {"dag_run_id": chosen, "logical_date": None, "conf": dict(conf or {})}
+        if logical_date is None and not self._release.undated_runs:
+            logical_date = datetime.now(timezone.utc)
+        date = None if logical_date is None else logical_date.isoformat()
+        body = {"dag_run_id": chosen, "logical_date": date, "conf": dict(conf or {})}
         path = f"/dags/{_quoted(dag_id)}/dagRuns"
         self.wait_for_dag(dag_id, timeout)
 
@@ -585,11 +521,11 @@ class LocalAirflow:
             if errors:
                 told = "\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in errors)
                 raise LocalAirflowError(f"DAG files cannot be imported:\n{told}")
-            if "dag_id" not in self.request("GET", f"/dags/{_quoted(dag_id)}", accept=(404,)):
+            dag = self.request("GET", f"/dags/{_quoted(dag_id)}", accept=(404,))
+            if "dag_id" not in dag:
                 return False
-            return holds(
-                self.request("GET", f"/dagSources/{_quoted(dag_id)}", accept=(404,)).get("content") or ""
-            )
+            path = f"/dagSources/{_quoted(dag[self._release.source])}"
+            return holds(self.request("GET", path, accept=(404,)).get("content") or "")
 
         self.wait_until(known, timeout, what=f"DAG {dag_id!r} is known to Airflow")
 
@@ -664,7 +600,7 @@ class LocalAirflow:
         :param task_ids: all of them when ``None``.
         :param more: further fields of the API's request, for example ``include_downstream=True``.
         """
-        body: dict[str, Any] = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, **more}
+        body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "reset_dag_runs": True, **more}
         if task_ids is not None:
             body["task_ids"] = list(task_ids)
         self.request("POST", f"/dags/{_quoted(dag_id)}/clearTaskInstances", body)
@@ -672,7 +608,8 @@ class LocalAirflow:
     def mark(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
         """Mark a task instance as ``success``, ``failed`` or ``skipped``, as the UI's buttons do."""
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{_quoted(task_id)}"
-        self.request("PATCH", path if map_index < 0 else f"{path}/{map_index}", {"new_state": state})
+        body = {"new_state": state, **self._release.mark}
+        self.request("PATCH", path if map_index < 0 else f"{path}/{map_index}", body)
 
     def mark_run(self, dag_id: str, run_id: str, state: str) -> None:
         """Mark a DAG run as ``success`` or ``failed``; what it still executes is stopped."""
@@ -689,15 +626,15 @@ class LocalAirflow:
             folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
             folder = folder if map_index < 0 else folder / f"map_index={map_index}"
             return "\n".join(_tail(folder / f"attempt={number}.log", 10_000))
-        lines = []
-        for message in answer.get("content", []):
-            if isinstance(message, str):
-                lines.append(message)
-            else:
-                at, level = message.get("timestamp") or "", message.get("level") or ""
-                lines.append(f"{at} {level} {message.get('event', '')}".strip())
-                lines += [f"    {json.dumps(message['error_detail'])}"] if message.get("error_detail") else []
-        return "\n".join(lines)
+        return "\n".join(_log_lines(answer["content"]))
+
+    def xcom(
+        self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1
+    ) -> Any:
+        """Give an XCom's value, or ``None`` when there is none."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances/{_quoted(task_id)}/xcomEntries/{_quoted(key)}"
+        query = f"map_index={map_index}&stringify=false"
+        return self.request("GET", f"{path}?{query}", accept=(404,)).get("value")
 
     def events(
         self, event: str, dag_id: str | None = None, run_id: str | None = None
@@ -743,19 +680,13 @@ class LocalAirflow:
                 component = sessions.get(os.getsid(process.pid))
                 if component is None:
                     continue
-                title = " ".join(process.cmdline()).strip("\0 ")
-                task, worker = _TASK_TITLE.match(title), _WORKER_TITLE.match(title)
-                if task:
-                    found.append(TaskProcess(process.pid, task[1], "task", process.create_time(), component))
-                elif worker:
-                    # Between its fork and its start a task still bears the title of the worker above it.
-                    above = " ".join(psutil.Process(process.ppid()).cmdline()).strip("\0 ")
-                    role = "task" if above == title else "worker"
-                    if role == "worker" and title.startswith(_CELERY) and not process.children():
-                        continue  # Celery's processes keep the title when the task has ended
-                    found.append(TaskProcess(process.pid, worker[1], role, process.create_time(), component))
+                above = psutil.Process(process.ppid()).cmdline()
+                work = self._release.work(_title(process.cmdline()), _title(above))
+                if work is None or (work.idle_without_child and not process.children()):
+                    continue
+                found.append(TaskProcess(process.pid, work.name, work.role, process.create_time(), component))
         wanted = [p for p in found if task_instance is None or p.task_instance_id == task_instance.id]
-        return sorted(wanted, key=lambda p: p.role != "worker")
+        return sorted(wanted, key=lambda p: (p.role != WORKER, p.started))
 
     def kill_task(
         self, task_instance: TaskInstance, signal: int = signals.SIGKILL, *, worker: bool = True
@@ -770,7 +701,7 @@ class LocalAirflow:
 
         See :meth:`kill_task_when` for a kill at a certain moment.
         """
-        doomed = [p for p in self.task_processes(task_instance) if worker or p.role == "task"]
+        doomed = [p for p in self.task_processes(task_instance) if worker or p.role == TASK]
         for process in doomed:
             process.kill(signal)
         if not doomed:
@@ -803,13 +734,13 @@ class LocalAirflow:
 
         def executed() -> list[TaskProcess] | None:
             found = self.task_processes(task_instance)
-            return found if {process.role for process in found} == {"worker", "task"} else None
+            return found if {process.role for process in found} == {WORKER, TASK} else None
 
-        doomed = [p for p in self.wait_until(executed, timeout, what) if worker or p.role == "task"]
+        doomed = [p for p in self.wait_until(executed, timeout, what) if worker or p.role == TASK]
         left = max(0, until - time.monotonic())
         self.wait_until(lambda: bool(moment()), left, f"the moment to kill it: {what}", every=0.001)
         hit = [process.pid for process in doomed if process.kill(signal)]
-        if not any(process.pid in hit for process in doomed if process.role == "task"):
+        if not any(process.pid in hit for process in doomed if process.role == TASK):
             raise LocalAirflowError(f"the process had ended before the moment came: {task_instance}")
         return hit
 
@@ -855,7 +786,7 @@ class LocalAirflow:
         accept: Iterable[int] = (),
         timeout: float = 60,
     ) -> dict[str, Any]:
-        """Call Airflow's REST API.
+        """Call Airflow's REST API: v2, or v1 on Airflow 2.
 
         :param path: after ``/api/v2``, quoted, for example ``/pools/two``.
         :param accept: status codes above 399 that are answers, not errors.
@@ -873,7 +804,7 @@ class LocalAirflow:
                 if error.code in accept:
                     return _decoded(text)
                 trouble = f"{error.code}: {text}"
-                if error.code == 401:  # noqa: PLR2004 - the API server has been restarted
+                if error.code == 401 and self._release.token:  # noqa: PLR2004 - the API server was restarted
                     self._token = None
                 elif error.code < 500:  # noqa: PLR2004
                     raise LocalAirflowError(f"{method} {path} answered {trouble}") from None
@@ -908,17 +839,18 @@ class LocalAirflow:
 
     def _make_environment(self) -> dict[str, str]:
         database = self._database_url or f"sqlite:///{self.home}/airflow.db"
-        settings: dict[tuple[str, str], object] = {
+        settings: Settings = {
             ("core", "dags_are_paused_at_creation"): False,
             ("core", "dags_folder"): self.dags,
             ("core", "executor"): self._executor,
             ("core", "load_examples"): False,
-            ("core", "parallelism"): 8,
             ("core", "plugins_folder"): self.home / "plugins",
             ("database", "sql_alchemy_conn"): database,
             **self._release.settings(self.port),
         }
         if database.startswith("sqlite"):
+            if self._executor == "LocalExecutor":
+                settings["core", "executor"] = self._release.executor_with_sqlite
             settings["database", "sql_alchemy_connect_args"] = "local_airflow_database.brief"
             settings["database", "sql_alchemy_connect_args_async"] = "local_airflow_database.brief"
             (self.home / "config" / "local_airflow_database.py").write_text(_SQLITE_CONNECT_ARGUMENTS)
@@ -930,6 +862,8 @@ class LocalAirflow:
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
             "PYTHONUNBUFFERED": "1",
+            # SequentialExecutor calls `airflow`, the webserver of 2.x `gunicorn`.
+            "PATH": os.pathsep.join([str(Path(self.python).parent), inherited.get("PATH", os.defpath)]),
             **{f"AIRFLOW_VAR_{name.upper()}": value for name, value in self._variables.items()},
             **{
                 f"AIRFLOW_CONN_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
@@ -945,9 +879,7 @@ class LocalAirflow:
     def _migrate(self, until: float) -> None:
         self._progress(f"making Airflow's database in {self.home}")
         log = self._log_path("migrate")
-        process = _Process(
-            [self.python, "-m", "airflow", *self._release.migrate], self._environment, log, self.home
-        )
+        process = _Process([self.python, "-m", "airflow", "db", "migrate"], self._environment, log, self.home)
         self._sessions.append(process)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.popen.wait(max(1, until - time.monotonic()))
@@ -967,7 +899,7 @@ class LocalAirflow:
         command = [self.python, "-m", "airflow", *self._components[component].arguments]
         environment = dict(self._environment)
         key = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"
-        if component == "scheduler" and environment.get(key) == "local_airflow_database.brief":
+        if component in self._release.patient and environment.get(key) == "local_airflow_database.brief":
             environment[key] = "local_airflow_database.patient"
         process = _Process(command, environment, self._log_path(component), self.home)
         self._sessions.append(process)
@@ -982,14 +914,14 @@ class LocalAirflow:
         return self.home / "log-of" / f"{name}.log"
 
     def _check_port(self) -> None:
-        """Read in its log whether the API server found its port taken; it needs half a minute to give up."""
-        if _PORT_TAKEN.search("\n".join(_tail(self._log_path("api-server"), 200))):
+        """Read in its log whether what serves the API found its port taken; it takes long to give up."""
+        if _PORT_TAKEN.search("\n".join(_tail(self._log_path(self._release.front), 200))):
             raise _PortTakenError(f"port {self.port} is in use")
 
     def _check_alive(self) -> None:
         for name, process in list(self._processes.items()):  # other threads may kill components meanwhile
             if process.exit_code is not None and self._processes.get(name) is process:
-                if name == "api-server":
+                if name == self._release.front:
                     self._check_port()
                 told = "\n".join(_tail(process.log, 40))
                 raise LocalAirflowError(
@@ -1001,26 +933,24 @@ class LocalAirflow:
         if not self._answers():
             return False
         health = self._ask("GET", self._release.health, None, 10)
-        parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
-        return all(health.get(part, {}).get("status") == "healthy" for part in parts)
+        return all(health.get(part, {}).get("status") == "healthy" for part in self._release.healthy)
 
     def _answers(self) -> bool:
         try:
             self._ask("GET", self._release.health, None, 5)
         except OSError:  # HTTPError and URLError are OSErrors too
             return False
-        return self._processes["api-server"].listens(self.port)  # or somebody else's Airflow answered
+        return self._processes[self._release.front].listens(self.port)  # or somebody else's Airflow answered
 
-    def _jobs(self, job_type: str) -> set[int]:
-        """Ids of the rows that components of this type have written when they began to work."""
-        found = self.request("GET", f"/jobs?job_type={job_type}&limit=100")["jobs"]
-        return {job["id"] for job in found if job.get("latest_heartbeat")}
+    def _signs(self, sign: str) -> set[object]:
+        return self._release.signs(lambda path: self.request("GET", path), sign)
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float) -> dict[str, Any]:
-        if self._token is None and path not in (self._release.health, self._release.token):
-            self._token = self._ask("GET", self._release.token, None, timeout)["access_token"]
+        token = self._release.token
+        if token and self._token is None and path not in (self._release.health, token):
+            self._token = self._ask("GET", token, None, timeout)["access_token"]
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        if self._token and path != self._release.token:
+        if self._token and path != token:
             headers["Authorization"] = f"Bearer {self._token}"
         encoded = None if body is None else json.dumps(body).encode()
         question = urllib.request.Request(self.url + path, encoded, headers, method=method)  # noqa: S310
@@ -1063,6 +993,26 @@ def _tail(path: Path, lines: int) -> list[str]:
     return text.splitlines()[-lines:]
 
 
+def _log_lines(content: str | list[str | dict[str, Any]]) -> Iterator[str]:
+    """Read the lines of a log as v1 tells it (pairs of host and text, written in Python) or v2."""
+    if isinstance(content, str):
+        for _, text in ast.literal_eval(content):
+            yield from str(text).splitlines()
+        return
+    for message in content:
+        if isinstance(message, str):
+            yield message
+            continue
+        at, level = message.get("timestamp") or "", message.get("level") or ""
+        yield f"{at} {level} {message.get('event', '')}".strip()
+        if message.get("error_detail"):
+            yield f"    {json.dumps(message['error_detail'])}"
+
+
+def _title(command_line: list[str]) -> str:
+    return " ".join(command_line).strip("\0 ")
+
+
 def _quoted(part: str) -> str:
     return urllib.parse.quote(part, safe="~")
 
@@ -1089,7 +1039,7 @@ def _task_instance(raw: Mapping[str, Any]) -> TaskInstance:
         run_id=raw["dag_run_id"],
         task_id=raw["task_id"],
         map_index=raw["map_index"],
-        id=raw.get("id", ""),
+        id=raw.get("id") or name_of(raw["dag_id"], raw["dag_run_id"], raw["task_id"], raw["map_index"]),
         state=raw["state"],
         try_number=raw["try_number"],
         max_tries=raw["max_tries"],
