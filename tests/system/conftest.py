@@ -41,7 +41,7 @@ def make_database() -> Iterator[Callable[[], str | None]]:
     SQLite lets one write at a time: a scheduler that waits for its turn reads the executor's news late, and
     then fails healthy tasks by itself ("state mismatch" in the audit log) more often than any user would see.
     """
-    if servers.postgresql_programs() is None and not os.environ.get("CI"):
+    if servers.postgresql_programs() is None and not servers.required():
         yield lambda: None
         return
     names = [f"airflow_{number}" for number in range(10)]

@@ -27,6 +27,11 @@ SETTINGS = {
 }
 
 
+def required() -> bool:
+    """Say whether a server that is not installed is a failure: in CI, where nobody would notice a skip."""
+    return bool(os.environ.get("CI"))
+
+
 def postgresql_programs() -> Path | None:
     """The folder with ``initdb`` and ``postgres``: the newest of Debian's, or the one on PATH."""
     versions = Path("/usr/lib/postgresql").glob("*/bin/initdb")
