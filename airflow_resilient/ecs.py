@@ -276,8 +276,8 @@ class EcsTasks:
         jobs = []
         for claim in claims:  # startedBy is matched as a whole
             try:
-                running = list(self._list(claim, "RUNNING"))
-                stopped = list(self._list(claim, "STOPPED"))
+                running = list(self._list(self.cluster, "RUNNING", startedBy=str(claim)))
+                stopped = list(self._list(self.cluster, "STOPPED", startedBy=str(claim)))
                 tasks = list(self._describe(self.cluster, [*running, *stopped]))
             except Exception as error:
                 if error_code(error) == "ClusterNotFoundException":
@@ -335,6 +335,24 @@ class EcsTasks:
         # The answer to StopTask shows the task as it was before.
         return replace(look, phase=Phase.STOPPING if look.live else look.phase, id=job.id)
 
+    def scopes(self) -> list[str]:
+        """ARNs of all clusters of the account and region."""
+        pages = self._client().get_paginator("list_clusters").paginate()
+        return [arn for page in pages for arn in page["clusterArns"]]
+
+    def claimed(self, scope: str) -> list[Job]:
+        """The running ECS tasks of a cluster that bear a claim, whoever's.
+
+        A task that is listed and cannot be described (yet, or any more) is left out: what started it is not
+        known.
+        """
+        jobs = []
+        for task in self._describe(scope, self._list(scope, "RUNNING")):
+            claim = Claim.read(str(task.get("startedBy") or ""))
+            if claim is not None and str(claim) == task["startedBy"]:  # and nothing else stands there
+                jobs.append(self._read(task, claim))
+        return jobs
+
     def read_log(
         self, job: Job, where: Mapping[str, Any], cursor: Mapping[str, Any] | None
     ) -> tuple[list[tuple[float, str]], Any]:
@@ -362,12 +380,10 @@ class EcsTasks:
     def _logs(self, where: Mapping[str, Any]) -> Any:
         return self.access.client("logs", region_name=where.get("region"))
 
-    def _list(self, claim: Claim, status: str) -> Iterator[str]:
+    def _list(self, cluster: str, status: str, **only: str) -> Iterator[str]:
         more: dict[str, str] = {}
         while True:
-            page = self._client().list_tasks(
-                **_in(self.cluster), startedBy=str(claim), desiredStatus=status, **more
-            )
+            page = self._client().list_tasks(**_in(cluster), desiredStatus=status, **only, **more)
             yield from page["taskArns"]
             if not page.get("nextToken"):
                 return

@@ -398,6 +398,7 @@ class EmrSteps:
     listing_lag: float = field(default=5.0, init=False)
     batch_size: int = field(default=MOST_STEPS, init=False)
     _cluster_id: str | None = field(default=None, init=False, repr=False)
+    _clusters_listed: int = field(default=0, init=False, repr=False)
     _clusters: dict[str, tuple[float, Mapping[str, Any] | None]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -695,6 +696,26 @@ class EmrSteps:
             status = None
         self._clusters[cluster_id] = (time.monotonic(), status)
         return status
+
+    # --- list ---
+
+    def scopes(self) -> list[str]:
+        """Ids of all clusters of the account and region on which steps can be active."""
+        pages = self._client().get_paginator("list_clusters").paginate(ClusterStates=list(ADDABLE_STATES))
+        return [each["Id"] for page in pages for each in page["Clusters"]]
+
+    def claimed(self, scope: str) -> list[Job]:
+        """The jobs of a cluster with an active step that bears a claim, whoever's.
+
+        Of a job of several steps, those that have ended already may be missing in it.
+        """
+        if self._clusters_listed >= _QUICK_PAGES:  # each costs a ListSteps, of which the triggers need some
+            self.sleep(_PAGE_PAUSE)
+        self._clusters_listed += 1
+        steps = [step for page in self._pages(scope, StepStates=list(ACTIVE_STATES)) for step in page]
+        markers = [marker for step in steps if (marker := read_marker(step["Name"]))]
+        sets = group(reversed(steps), [marker.claim for marker in markers])
+        return [read_steps(found, marker.claim, scope, marker.of) for marker, found in sets]
 
     # --- cancel ---
 

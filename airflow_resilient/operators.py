@@ -49,6 +49,9 @@ MEMORY_XCOM = "remote_job"
 """Key of the XCom in which a try keeps what it remembers, for the case that its trigger times out or
 crashes."""
 
+LEFT_XCOM = "airflow_resilient_left"
+"""Key of the XCom in which a try names the jobs that run on after it on purpose, for the orphan sweep."""
+
 MOST_CRASHES = 5
 """Triggers of one try that may crash in a row; in a triggerer without this package every one does."""
 
@@ -134,7 +137,7 @@ class RemoteJobOperator(BaseOperator):
     """How many of the last lines of its log an error shows."""
 
     _limit: timedelta | None = None  # the user's execution_timeout, where `pre_execute` has moved Airflow's
-    _current: tuple[Memory, RemoteJobs] | None = None  # what `on_kill` knows of the visit
+    _current: tuple[Memory, RemoteJobs, Context] | None = None  # what `on_kill` knows of the visit
 
     # --- what Airflow calls ---
 
@@ -197,11 +200,13 @@ class RemoteJobOperator(BaseOperator):
         """
         if self._current is None:
             return
-        memory, service = self._current
+        memory, service, context = self._current
         deadline = self._deadline(memory)
         live = [job for job in memory.seen if job.live and job.id in memory.news]
         if deadline is None or time.time() < deadline or self.on_timeout == "leave":
             self.log.info("the worker stops; the job is left running for the next try")
+            if deadline is not None and time.time() >= deadline:
+                self._leave(context, *live)
             return
         for job in live:
             self.log.info("cancelling %s: execution_timeout reached", job.id)
@@ -214,14 +219,14 @@ class RemoteJobOperator(BaseOperator):
         service = self.remote_jobs(context)
         service_name(self, service)  # refuse what the triggerer could not import before anything is submitted
         owner = self._owner(context)
-        self._current = (memory, service)
+        self._current = (memory, service, context)
         deadline = self._deadline(memory)
         senses = Senses(time.time, time.sleep, random.random, self.log)
         before = memory.news
         memory, verdict = reconcile(
             service, owner, memory, self._policy(), senses, deadline=deadline, fresh=fresh
         )
-        self._current = (memory, service)
+        self._current = (memory, service, context)
         if memory.news - before:
             say_default_namespace(self)
         if isinstance(verdict, Finish) and fresh:  # adopted: nothing was pushed by this try yet
@@ -232,6 +237,7 @@ class RemoteJobOperator(BaseOperator):
             if ours:
                 self.submitted(context, job)
                 if not self.wait_for_completion:
+                    self._leave(context, job)
                     return self.conclude(context, job, log)
             self._wait(
                 context,
@@ -249,6 +255,8 @@ class RemoteJobOperator(BaseOperator):
                 wake = min(wake, deadline)
             self._wait(context, service, memory, deadline=wake)
         if isinstance(verdict, TimedOut):
+            if self.on_timeout == "leave" and verdict.job is not None and verdict.job.live:
+                self._leave(context, verdict.job)
             raise JobTimeout(self._timed_out(memory, verdict), verdict.job)
         if isinstance(verdict, OutOfRoom):
             raise NoCapacity(
@@ -288,6 +296,10 @@ class RemoteJobOperator(BaseOperator):
             on_clear=self.on_clear,
         )
         self.defer(trigger=trigger, method_name="execute_complete")
+
+    def _leave(self, context: Context, *jobs: Job) -> None:
+        """Note that these jobs go on running on purpose: the orphan sweep leaves them alone."""
+        context["ti"].xcom_push(key=LEFT_XCOM, value=[job.id for job in jobs])
 
     def _policy(self) -> Policy:
         return Policy(infrastructure_retries=self.infrastructure_retries, on_timeout=self.on_timeout)

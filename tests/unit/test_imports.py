@@ -16,6 +16,7 @@ SERVICES = {"ecs", "emr"}
 # A module that stands nowhere may import everything but `testing`, and nothing in the table may import it.
 LAYERS = (
     ("the concept, with nothing but the standard library", {"jobs", "provider_info"}),
+    ("which jobs nobody wants, the same", {"sweep"}),
     ("what depends on the version of Airflow", {"compat"}),
     ("what is raised", {"errors"}),
     ("local time", {"timezones"}),
@@ -25,15 +26,18 @@ LAYERS = (
     ("what defers: operators, sensors, triggers and the links they show", {"links", "operators", "triggers"}),
     ("services, one file each", SERVICES),
     ("which runs of a DAG go on", {"latest_only"}),
+    ("what Airflow answers to somebody outside", {"airflow_api"}),
+    ("what a person on call asks", {"explain", "orphans"}),
+    ("the command line", {"cli", "__main__"}),
     ("what Airflow finds by entry point", {"plugin"}),
     ("the public names", {"__init__"}),
     ("what users test with", {"testing"}),
 )
 RANK = {name: rank for rank, (_, names) in enumerate(LAYERS) for name in names}
 SERVICE_RANK = RANK["ecs"]
-STANDARD_LIBRARY_ONLY = {"jobs", "provider_info", "watch"}
+STANDARD_LIBRARY_ONLY = {"jobs", "provider_info", "sweep", "watch"}
 # Half a second and more, each: imported where used, so that parsing a DAG file does not pay for them.
-HEAVY = ("airflow.providers", "boto3", "botocore", "moto", "matplotlib")
+HEAVY = ("airflow.providers", "boto3", "botocore", "httpx", "moto", "matplotlib")
 # Loads its names one by one when they are asked for, and exists to be imported on every version.
 LIGHT = "airflow.providers.common.compat.sdk"
 
