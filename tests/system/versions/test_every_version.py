@@ -1,0 +1,213 @@
+"""The promises on the Airflow that is installed; where a version keeps one otherwise, the test says how."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import entry_points
+
+import pytest
+
+NUMBERS = itertools.count(1)
+END = ("success", "failed")
+PLUGIN = any(entry.value.startswith("airflow_resilient.") for entry in entry_points(group="airflow.plugins"))
+EVENING = datetime(2026, 11, 1, tzinfo=timezone.utc)  # 31 October, 20:00, in New York
+
+
+@dataclass
+class Case:
+    """One DAG run and the remote jobs that it made."""
+
+    aws: object
+    airflow: object
+    service: str
+    variant: str = ""
+    name: str = field(default_factory=lambda: f"job-{next(NUMBERS)}")
+    run_id: str = ""
+
+    @property
+    def dag_id(self):
+        return self.service + self.variant
+
+    def start(self, seconds):
+        """Plan for how long its remote job will run (``None``: until it is told), and trigger the run."""
+        if self.service == "emr":
+            self.aws.emr.plan(step_name_contains=f"{self.name} ", seconds=seconds)
+        else:
+            self.aws.make_task_definition(self.name)
+            self.aws.ecs.plan(self.name, seconds=seconds)
+        self.run_id = self.airflow.trigger(self.dag_id, conf={"job": self.name})
+
+    @property
+    def jobs(self):
+        """Every real job of this run, oldest first."""
+        if self.service == "emr":
+            found = [step for step in self.aws.emr.steps() if step.name.startswith(f"{self.name} ")]
+        else:
+            family = f"{self.name}:"
+            found = [
+                t for t in self.aws.ecs.tasks() if t.task_definition.rpartition("/")[2].startswith(family)
+            ]
+        return sorted(found, key=lambda job: job.created)
+
+    @property
+    def live(self):
+        return [job for job in self.jobs if job.live]
+
+    @property
+    def task(self):
+        return self.airflow.task_instance(self.dag_id, self.run_id, "job")
+
+    @property
+    def tries(self):
+        """How many tries it took, but for those that Airflow's scheduler has failed by itself."""
+        mismatches = self.airflow.events("state mismatch", self.dag_id, self.run_id)
+        return self.task.try_number - len(mismatches)
+
+    def log(self):
+        numbers = range(1, (self.task.try_number or 0) + 1)
+        return "\n".join(self.airflow.task_log(self.dag_id, self.run_id, "job", number) for number in numbers)
+
+    def until(self, predicate, what, timeout=90):
+        what = f"{self.dag_id}: {what}"
+        return self.airflow.wait_until(
+            predicate, timeout, what, tell=lambda: f"{self.task}\n{self.jobs}\n{self.log()}"
+        )
+
+    def deferred(self):
+        self.until(lambda: self.task.state == "deferred" and self.live, "it is deferred")
+
+    def looked_at(self):
+        """Wait until a trigger watches the job: one that has not begun cannot be told of its end."""
+        reads, begun = ("emr:ListSteps", "ecs:DescribeTasks"), self.jobs[-1].created
+        watched = lambda: any(c.operation in reads and c.time > begun for c in self.aws.journal)  # noqa: E731
+        self.until(watched, "the triggerer watches it")
+
+    def ended(self, timeout=120):
+        self.until(lambda: self.task.state in END, "it has ended", timeout)
+        return self.task
+
+    def finish(self):
+        for job in self.live:
+            if self.service == "emr":
+                self.aws.emr.finish(job.id)
+            else:
+                self.aws.ecs.finish(job.arn)
+
+
+def end_of(job):
+    return getattr(job, "ended", None) or getattr(job, "stopped", None)
+
+
+@pytest.fixture
+def cases(aws, airflow):
+    """Both services at the same time: waiting costs the same for two."""
+    made = [Case(aws, airflow, "emr"), Case(aws, airflow, "ecs")]
+    yield made
+    for case in made:
+        case.finish()
+
+
+@pytest.fixture(params=["emr", "ecs"])
+def case(request, aws, airflow):
+    made = Case(aws, airflow, request.param)
+    yield made
+    made.finish()
+
+
+def all_deferred(cases, seconds=None):
+    for case in cases:
+        case.start(seconds)
+    for case in cases:
+        case.deferred()
+
+
+def test_one_job_each_and_no_slot_while_they_run(airflow, cases):
+    all_deferred(cases)
+    airflow.wait_until(lambda: airflow.pool_slots("one_slot").open == 1, 30, "the only slot is free")
+    assert airflow.pool_slots("one_slot").deferred == 2
+    for case in cases:
+        case.finish()
+    for case in cases:
+        assert (case.ended().state, case.tries, len(case.jobs)) == ("success", 1, 1)
+
+
+def test_at_the_deadline_the_jobs_are_cancelled_and_their_end_awaited(cases):
+    for case in cases:
+        case.variant = "_limited"
+    all_deferred(cases)
+    for case in cases:
+        assert (case.ended().state, len(case.jobs), case.live) == ("failed", 1, [])
+        assert end_of(case.jobs[0]) - case.jobs[0].created > 10
+        assert case.task.end.timestamp() >= end_of(case.jobs[0])
+        log = case.log()
+        assert "JobTimeout" in log
+        assert "execution_timeout of 0:00:15 passed" in log
+
+
+def test_a_triggerer_that_is_killed_and_restarted_loses_nothing(airflow, cases):
+    all_deferred(cases)
+    airflow.kill("triggerer", signal.SIGKILL)
+    for case in cases:
+        case.finish()
+    airflow.start("triggerer")
+    for case in cases:
+        assert (case.ended().state, case.tries, len(case.jobs)) == ("success", 1, 1)
+
+
+def test_sigkill_right_after_the_service_accepted_the_job_makes_no_second_one(case):
+    case.start(seconds=5)
+    case.airflow.kill_task_when(case.task, lambda: case.jobs, worker=False)
+    assert (case.ended().state, len(case.jobs)) == ("success", 1)
+    assert case.task.try_number > 1, "it was killed before it had deferred"
+    assert "found job of claim" in case.log()
+
+
+def test_clear_cancels_the_running_jobs_before_the_next_ones_start(airflow, cases):
+    all_deferred(cases)
+    first = {case.service: case.jobs[0] for case in cases}
+    for case in cases:
+        airflow.clear(case.dag_id, case.run_id, ["job"])
+    for case in cases:
+        case.until(lambda case=case: len(case.jobs) == 2, "the second job was submitted")
+        old, new = case.jobs
+        assert first[case.service].created == old.created
+        assert (old.live, new.live) == (False, True)
+        assert end_of(old) <= new.created
+        case.deferred()
+        case.finish()
+    for case in cases:
+        assert (case.ended().state, len(case.jobs)) == ("success", 2)
+
+
+def test_a_task_marked_failed_leaves_no_job_behind(airflow, cases):
+    all_deferred(cases)
+    for case in cases:
+        case.looked_at()
+        airflow.mark(case.dag_id, case.run_id, "job", "failed")
+    for case in cases:
+        case.until(lambda case=case: not case.live, "the job is cancelled")
+        assert case.task.state == "failed"
+
+
+def test_a_worker_renders_local_time_in_plain_and_in_mapped_tasks(airflow):
+    run_id = airflow.trigger("local_time", logical_date=EVENING)
+    airflow.wait_for("local_time", run_id, until=["success"])
+    assert airflow.xcom("local_time", run_id, "plain") == "2026-10-31T20:00:00-04:00"
+    assert airflow.xcom("local_time", run_id, "mapped", map_index=0) == "2026-10-31"
+    assert airflow.xcom("local_time", run_id, "mapped", map_index=1) == "2026-11-01T05:30:00+05:30"
+    assert airflow.xcom("local_time", run_id, "in_python") == "2026-10-31T20:00:00-04:00"
+
+
+@pytest.mark.skipif(
+    not PLUGIN and "TOX_ENV_NAME" not in os.environ,
+    reason="no entry point: a checkout on PYTHONPATH is not installed (tox installs the wheel)",
+)
+def test_workers_find_the_plugins_macros(airflow):
+    run_id = airflow.trigger("local_time_plugin", logical_date=EVENING)
+    airflow.wait_for("local_time_plugin", run_id, until=["success"])
+    assert airflow.xcom("local_time_plugin", run_id, "plain") == "2026-10-31T20:00:00-04:00"
+    assert airflow.xcom("local_time_plugin", run_id, "mapped", map_index=0) == "+09:00"
