@@ -183,6 +183,17 @@ def state_of(ti: Any) -> str | None:
     return None if state is None else str(getattr(state, "value", state))
 
 
+def started_before(context: Context) -> bool:
+    """Whether Airflow has begun this very try before and begins it again, without what it remembered.
+
+    From 3.1.7 on, a worker that cannot load the DAG (a broken deploy, a bundle that is not there yet) sends
+    the task instance back; a try that was to go on after a deferral then starts from its beginning, under the
+    same number. Source: ``_maybe_reschedule_startup_failure`` in Airflow's ``task_runner.py``
+    and ``TIRescheduleStatePayload`` in the execution API's ``task_instances.py``.
+    """
+    return bool(context.get("task_reschedule_count"))
+
+
 def run_start(context: Context) -> float:
     """Start of the DAG run in seconds since 1970; 0 when it is not known (``dag.test``)."""
     run: Any = context["dag_run"]

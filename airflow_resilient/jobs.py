@@ -211,6 +211,9 @@ class Owner:
     :param run_started: start of the DAG run, in seconds since 1970: tells the run from an earlier one that
         was deleted and made again under the same id.
     :param reattach: ``on_clear="reattach"``: a job from before the clear that is still alive is taken over.
+    :param restarted: Airflow has begun this very try before, and begins it again from the start: the worker
+        could not load the DAG when the try was to go on. What the try remembered is gone. Source:
+        ``_maybe_reschedule_startup_failure`` in Airflow's ``task_runner.py``, from 3.1.7 on.
     """
 
     family: str
@@ -218,6 +221,7 @@ class Owner:
     since: int = 0
     run_started: float = 0.0
     reattach: bool = False
+    restarted: bool = False
 
     def owns(self, job: Job) -> bool:
         """Whether `job` works for this try, rather than for a time before the latest clear or another run."""
@@ -227,8 +231,8 @@ class Owner:
 
     @property
     def may_have_predecessors(self) -> bool:
-        """Whether jobs may exist that an earlier try has submitted. A first try never looks."""
-        return self.try_number > 1 or self.since > 0
+        """Whether jobs may exist that were submitted before this start of a try. A first try never looks."""
+        return self.try_number > 1 or self.since > 0 or self.restarted
 
     def claims(self) -> list[Claim]:
         """Every name that this task instance can have given to a job so far."""
@@ -614,8 +618,11 @@ def reconcile(
                     senses.sleep(listing_lag(service))
                     settled = True
                 for job in service.find(owner.claims()):
-                    if job.claim.number == memory.unsure and job.id not in known and owner.owns(job):
-                        news.add(job.id)  # it is ours: we have sent it, and only the answer was lost
+                    # Nobody but this try gives its own number; and what we have sent is ours, too, when only
+                    # the answer was lost.
+                    ours = {memory.unsure, owner.try_number if owner.restarted else 0}
+                    if job.claim.number in ours and job.id not in known and owner.owns(job):
+                        news.add(job.id)
                     add(job)
                 searched, memory = True, replace(memory, unsure=0)
             elif isinstance(action, Submit):

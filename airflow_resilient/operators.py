@@ -314,6 +314,7 @@ class RemoteJobOperator(BaseOperator):
             since=min(max(0, ti.max_tries - (self.retries or 0)), ti.try_number - 1),
             run_started=compat.run_start(context),
             reattach=self.on_clear == "reattach",
+            restarted=compat.started_before(context),
         )
 
     def _first_memory(self, context: Context) -> Memory:

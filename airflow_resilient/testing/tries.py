@@ -63,6 +63,7 @@ class TaskTries:
     xcoms: dict[str, Any] = field(default_factory=dict)
     run_started: datetime = field(default_factory=lambda: datetime.now(timezone.utc) - timedelta(seconds=1))
     started: datetime | None = None
+    begun_again: int = 0
 
     def __post_init__(self) -> None:
         self.max_tries = self.max_tries or (self.make_operator().retries or 0)
@@ -82,11 +83,31 @@ class TaskTries:
             xcom_pull=lambda key, **_: self.xcoms.get(key),
         )
         run = SimpleNamespace(run_id=self.run_id, start_date=self.run_started)
-        return {"ti": ti, "task_instance": ti, "task": task, "dag_run": run, "run_id": self.run_id}
+        return {
+            "ti": ti,
+            "task_instance": ti,
+            "task": task,
+            "dag_run": run,
+            "run_id": self.run_id,
+            "task_reschedule_count": self.begun_again,
+        }
 
     def start(self) -> Any:
         """Begin the next try: the returned value, or `Deferred`. Earlier tries' XComs go, as in Airflow."""
         self.try_number += 1
+        self.begun_again = 0
+        return self._begin()
+
+    def begin_again(self) -> Any:
+        """Begin the same try again, as Airflow does from 3.1.7 on when a worker cannot load the DAG.
+
+        What the try remembered is gone. Source: ``_maybe_reschedule_startup_failure`` in Airflow's
+        ``task_runner.py``.
+        """
+        self.begun_again += 1
+        return self._begin()
+
+    def _begin(self) -> Any:
         self.started = datetime.now(timezone.utc)
         self.xcoms.clear()
         return self._visit(lambda task, context: type(task).execute.__wrapped__(task, context))

@@ -174,8 +174,13 @@ MUTANTS = {
     "a lost answer does not lead to a look": ("            searched = False\n", ""),
     "a lost answer is forgotten": ("memory = replace(memory, unsure=action.claim.number)", "pass"),
     "the job behind a lost answer is history": (
-        "if job.claim.number == memory.unsure and job.id not in known and owner.owns(job):",
+        "if job.claim.number in ours and job.id not in known and owner.owns(job):",
         "if False:",
+    ),
+    "a try that is begun again looks for nothing": (" or self.restarted", ""),
+    "what a try did before it was begun again is history": (
+        "owner.try_number if owner.restarted else 0",
+        "0",
     ),
     "listings are believed at once": ("senses.sleep(listing_lag(service))", "pass"),
     "after trouble listings are believed at once": (

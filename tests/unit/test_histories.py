@@ -51,6 +51,7 @@ def test_the_invariants_hold_in(name):
         marks=st.integers(0, 1),
         deletions=st.integers(0, 1),
         user_stops=st.sampled_from([0.0, 0.2]),
+        broken_deploys=st.sampled_from([0.0, 0.2]),
         steps=st.just(25),
     ),
 )
@@ -67,6 +68,7 @@ def test_histories_reach_what_they_are_about():
             words |= {str(word) for line in world.story for word in line[2:]}
     wanted = {"crash", "throttled", "answer lost", "no room", "zombie", "on_kill", "fail", "restart", "down"}
     wanted |= {"stopped by a person", "run deleted when", "Pause", "TimedOut", "OutOfRoom", "lost", "marked"}
+    wanted |= {"begun again"}
     assert wanted <= words, wanted - words
 
 

@@ -27,6 +27,8 @@ BY_HISTORIES = {
     "past the deadline it is submitted",
     "nothing is looked for before a submission",
     "only retries look, not tries after a clear",
+    "a try that is begun again looks for nothing",
+    "what a try did before it was begun again is history",
     "a lost answer does not lead to a look",
     "listings are believed at once",
     "trouble fails the try",

@@ -97,6 +97,24 @@ def test_a_job_that_ended_while_nobody_looked_is_adopted(jobs):
     assert len(jobs.history) == 1
 
 
+def test_a_try_that_airflow_begins_again_makes_no_second_job(jobs):
+    tries = TaskTries(operator(jobs))
+    tries.start()
+    jobs.advance(60)
+    assert tries.finish(tries.begin_again()) == "job-1", "as when no worker could load the DAG at the resume"
+    assert len(jobs.history) == 1
+
+
+def test_a_try_that_airflow_begins_again_reports_how_its_job_failed(jobs):
+    jobs.plan(JobPlan(0.01, phase=Phase.FAILED, reason="exit code 1"))
+    tries = TaskTries(operator(jobs))
+    tries.start()
+    jobs.advance(60)
+    with pytest.raises(JobFailed, match="exit code 1"):
+        tries.begin_again()
+    assert len(jobs.history) == 1
+
+
 def test_a_failed_job_is_reported_once_and_the_retry_starts_the_next_one(jobs):
     jobs.plan(JobPlan(0.01, phase=Phase.FAILED, reason="exit code 1"))
     tries = TaskTries(operator(jobs, retries=1))

@@ -44,13 +44,15 @@ class Stage:
     def now(self):
         return self.jobs.now() + self.clock_ahead
 
-    def visit(self, memory=None, *, try_number=1, since=0, deadline=None, reattach=False, **policy):
+    def visit(
+        self, memory=None, *, try_number=1, since=0, deadline=None, reattach=False, restarted=False, **policy
+    ):
         """One visit of a try; without memory its first one."""
         core = self.core
         self.journal = len(self.jobs.journal)
         return core.reconcile(
             Translated(self.jobs, core),
-            core.Owner(FAMILY, try_number, since, self.run_started, reattach),
+            core.Owner(FAMILY, try_number, since, self.run_started, reattach, restarted),
             core.Memory(self.now())
             if memory is None
             else core.Memory.unpack(json.loads(json.dumps(memory.pack()))),
@@ -84,6 +86,23 @@ def test_a_first_try_submits_and_asks_nothing(core):
     assert (kind(verdict), names(verdict)) == ("Watch", ["job-1"])
     assert (stage.asked(), stage.slept) == (["submit"], [])
     assert memory.news == {"job-1"}
+
+
+def test_a_first_try_that_is_begun_again_looks_for_what_it_did_before(core):
+    stage = Stage(core)
+    stage.visit()
+    stage.jobs.advance(20)
+    _, watch = stage.visit(restarted=True)
+    assert stage.asked() == ["find"]
+    assert names(watch) == ["job-1"]
+
+
+def test_the_failure_of_its_own_job_is_reported_by_a_try_that_is_begun_again(core):
+    stage = Stage(core, seconds=BAD)
+    stage.visit()
+    stage.jobs.advance(20)
+    _, finish = stage.visit(restarted=True)
+    assert (kind(finish), finish.job.id, finish.job.phase) == ("Finish", "job-1", Phase.FAILED)
 
 
 def test_a_later_try_waits_for_the_listing_before_it_looks(core):

@@ -60,6 +60,7 @@ class Rules:
     application: float = 0.15
     cancel_seconds: float = 20.0
     triggerer_trouble: float = 0.1
+    broken_deploys: float = 0.0
     steps: int = 60
 
 
@@ -185,6 +186,7 @@ class World:
     zombies: list[Visit] = field(default_factory=list)
     run_started: float = START
     try_ended_because: str = ""
+    restarted: bool = False
     # what a judge knows
     generation: int = 0
     incarnation: int = 0
@@ -273,7 +275,9 @@ class World:
 
     def owner(self) -> Any:
         since = min(max(0, self.max_tries - self.rules.retries), self.try_number - 1)
-        return self.core.Owner(FAMILY, self.try_number, since, self.run_started, self.rules.reattach)
+        return self.core.Owner(
+            FAMILY, self.try_number, since, self.run_started, self.rules.reattach, self.restarted
+        )
 
     def deadline(self, memory: Any) -> float | None:
         return None if self.rules.timeout is None else memory.started + self.rules.timeout
@@ -293,7 +297,7 @@ class World:
     def _when_scheduled(self) -> None:
         self.service.advance(self.random.choice((0.0, 1.0, 10.0)))
         self.try_number += 1
-        self.stored, self.held_up = "", 0.0
+        self.stored, self.held_up, self.restarted = "", 0.0, False
         self.tell("try", self.try_number, "max_tries", self.max_tries)
         self.state = "running"
         self.visit = Visit(self, self.core.Memory(started=self.now()), fresh=True)
@@ -303,10 +307,23 @@ class World:
     def _when_resuming(self) -> None:
         delay = self.random.choice((0.0, 1.0, 10.0))
         self.service.advance(delay)
+        if not self.calm and self.chance(self.rules.broken_deploys):
+            self._begin_again()
+            return
         self.held_up += delay
         memory = self.recalled().update(self.looks.values())
         self.state = "running"
         self.visit = Visit(self, memory, fresh=False)
+
+    def _begin_again(self) -> None:
+        """The worker cannot load the DAG: Airflow begins the same try again, a minute later."""
+        self.tell("begun again")
+        # Nobody remembers who stopped what was stopped.
+        self.excused_cancels |= {real.id for real in self.service.history if real.stop_asked is not None}
+        self.service.advance(60.0)
+        self.stored, self.held_up, self.restarted = "", 0.0, True
+        self.state = "running"
+        self.visit = Visit(self, self.core.Memory(started=self.now()), fresh=True)
 
     def _when_running(self) -> None:
         visit = self.visit
@@ -778,6 +795,8 @@ def worlds() -> dict[str, Rules]:
         "deadlines": Rules(timeout=200.0, user_stops=0.1, throttle=0.2, cancel_seconds=60.0),
         "deadlines that leave the job": Rules(timeout=100.0, on_timeout="leave"),
         "reattach after a clear": Rules(reattach=True, clears=3),
+        "deploys that break DAG files": Rules(broken_deploys=0.3, clears=1),
+        "the same, without tokens and with deadlines": Rules(tokens=False, broken_deploys=0.3, timeout=400.0),
         "no capacity": Rules(capacity_trouble=0.4, infrastructure=0.3),
         "only infrastructure fails": Rules(
             infrastructure=0.5, application=0.0, crash=0.05, forget_after=300.0
