@@ -100,7 +100,10 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
     if (3, 0) <= airflow_version() < (3, 3):
         from asgiref.sync import sync_to_async
 
-        return await sync_to_async(function, thread_sensitive=False)(*args)
+        # Shielded: a trigger that is cancelled must not take along a question that has been sent. On 3.0 and 3.1
+        # its answer would be taken for the next one's, and the triggerer dies ("Response read out of order").
+        asking = asyncio.ensure_future(sync_to_async(function, thread_sensitive=False)(*args))
+        return await asyncio.shield(asking)
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 
