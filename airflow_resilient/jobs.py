@@ -455,7 +455,7 @@ def decide(owner: Owner, facts: Facts, policy: Policy) -> Action:
     if facts.refusals > policy.infrastructure_retries:
         return OutOfRoom(facts.refusals, f"no capacity, {facts.refusals} times in this try")
     # Never above our try number, or the clear that follows could not tell our job from its own.
-    number = max([owner.since, *(job.claim.number for job in mine)]) + 1
+    number = min(max([owner.since, *(job.claim.number for job in mine)]) + 1, owner.try_number)
     after = policy.backoff(facts.refusals) if facts.refusals else 0.0
     return Submit(_unused(owner, number, jobs), _why_submit(jobs, mine, facts), after)
 
@@ -641,8 +641,11 @@ def reconcile(
                         f"the service's clock, asked for at {asked:.0f} by ours: do they differ by a minute?"
                     )
                 old = job.created < asked - CLOCK_SKEW or job.id in known
+                # Nobody stops what does not run yet: this one was given up by somebody before us, such as a
+                # run of the same id that was deleted a moment ago.
+                given_up = job.phase in (Phase.STOPPING, Phase.CANCELLED)
                 add(replace(job, claim=action.claim))  # a name does not tell which token it has used up
-                if not owner.owns(job) or (old and not job.live):
+                if not owner.owns(job) or given_up or (old and not job.live):
                     senses.log.info(
                         "the token %s had started %s already, which %s",
                         action.claim.token,

@@ -131,20 +131,16 @@ MUTANTS = {
     "resubmissions do not wait": ("why, policy.backoff(attempt))", "why, 0.0)"),
     "refused submissions do not wait": ("policy.backoff(facts.refusals) if facts.refusals else 0.0", "0.0"),
     "numbers begin at 1 after a clear": (
-        "number = max([owner.since, *(job.claim.number for job in mine)]) + 1",
-        "number = max([0, *(job.claim.number for job in mine)]) + 1",
+        "number = min(max([owner.since, *(job.claim.number for job in mine)]) + 1, owner.try_number)",
+        "number = min(max([0, *(job.claim.number for job in mine)]) + 1, owner.try_number)",
     ),
     "numbers are given twice": (
-        "number = max([owner.since, *(job.claim.number for job in mine)]) + 1",
+        "number = min(max([owner.since, *(job.claim.number for job in mine)]) + 1, owner.try_number)",
         "number = owner.since + 1",
     ),
     "the number is Airflow's try number": (
-        "number = max([owner.since, *(job.claim.number for job in mine)]) + 1",
+        "number = min(max([owner.since, *(job.claim.number for job in mine)]) + 1, owner.try_number)",
         "number = owner.try_number",
-    ),
-    "jobs of a deleted run push numbers up": (
-        "job.claim.number for job in mine)]) + 1",
-        "job.claim.number for job in jobs)]) + 1",
     ),
     "the deadline does not cancel": (
         "if facts.overdue and stays and (stays.phase is not Phase.STOPPING):",
@@ -154,7 +150,15 @@ MUTANTS = {
     "jobs are always left": ("(policy.on_timeout == 'leave')", "True"),
     "patience never ends": ("if facts.overdue and facts.patience_over and live:", "if False:"),
     "past the deadline it is submitted": ("\n    if facts.overdue:\n", "\n    if False:\n"),
+    "the next number may be above the try's own": (
+        "number = min(max([owner.since, *(job.claim.number for job in mine)]) + 1, owner.try_number)",
+        "number = max([owner.since, *(job.claim.number for job in mine)]) + 1",
+    ),
     # reconcile
+    "a job that somebody is stopping is taken for a new one": (
+        "or given_up or (old and (not job.live))",
+        "or (old and (not job.live))",
+    ),
     "nothing is looked for before a submission": (
         "searched = fresh and (not owner.may_have_predecessors)",
         "searched = True",
@@ -193,7 +197,7 @@ MUTANTS = {
     ),
     "trouble fails the try": ("if not service.is_transient(error):", "if True:"),
     "trouble holds the worker's slot": ("if memory.trouble > policy.quick_retries:", "if False:"),
-    "a spent token is news": ("if not owner.owns(job) or (old and (not job.live)):", "if False:"),
+    "a spent token is news": ("if not owner.owns(job) or given_up or (old and (not job.live)):", "if False:"),
     "an old job that the token started is news": (" or (old and (not job.live)):", ":"),
     "it is not kept which token was used up": ("add(replace(job, claim=action.claim))", "add(job)"),
     "what was submitted is not news": (

@@ -313,6 +313,30 @@ def test_a_live_job_of_a_deleted_run_is_stopped_and_awaited_when_its_token_shows
     assert (names(verdict), stage.jobs.overlaps()) == (["job-2"], [])
 
 
+def test_a_job_that_a_deleted_run_is_giving_up_is_awaited_and_not_taken_for_ours(core):
+    stage = Stage(core, cancel_seconds=20.0)
+    stage.visit()
+    stage.jobs.cancel(stage.jobs.history[0], "its run was deleted")
+    stage.run_started = stage.jobs.now()  # within the minute by which clocks may differ
+    memory, verdict = stage.visit()
+    assert (kind(verdict), names(verdict), memory.news) == ("Watch", ["job-1"], frozenset())
+    memory, verdict = stage.visit(stage.wait(memory, 20.0))
+    assert (kind(verdict), names(verdict), memory.news) == ("Watch", ["job-2"], {"job-2"})
+    assert stage.jobs.history[1].claim == Claim(FAMILY, 1), "or the next clear takes it for its own"
+    assert stage.jobs.overlaps() == []
+
+
+def test_a_job_that_a_deleted_run_has_given_up_a_moment_ago_is_not_reported(core):
+    stage = Stage(core)
+    stage.visit()
+    stage.jobs.cancel(stage.jobs.history[0], "its run was deleted")
+    stage.jobs.advance(30.0)
+    stage.run_started = stage.jobs.now()
+    memory, verdict = stage.visit()
+    assert (kind(verdict), names(verdict), memory.news) == ("Watch", ["job-2"], {"job-2"})
+    assert stage.jobs.history[1].claim == Claim(FAMILY, 1)
+
+
 def test_clocks_that_differ_are_reported_instead_of_submitting_for_ever(core):
     stage = Stage(core)
     stage.clock_ahead = 1000.0
