@@ -5,33 +5,35 @@ Imports boto3 and the amazon provider only when a client is made: DAG files that
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-# Source: botocore's retry handler (``botocore/data/_retry.json``) and the common errors in each API
-# reference.
-_TRANSIENT = frozenset(
+if TYPE_CHECKING:
+    from .budget import Answer, SharedBucket
+
+log = logging.getLogger(__name__)
+
+LOOK_TIMEOUT = 20.0
+"""Seconds that a look waits for a connection, and then for each piece of the answer."""
+_FORGET_EVERY = 60.0
+
+# Source: botocore's retry handlers (``botocore/retries/standard.py``, ``botocore/data/_retry.json``).
+_THROTTLES = frozenset(
     {
         "BandwidthLimitExceeded",
         "EC2ThrottledException",
-        "InternalError",
-        "InternalFailure",
-        "InternalServerError",
-        "InternalServerException",
         "LimitExceededException",
         "PriorRequestNotComplete",
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
         "RequestThrottled",
         "RequestThrottledException",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "ServerException",
-        "ServiceUnavailable",
-        "ServiceUnavailableException",
         "SlowDown",
         "ThrottledException",
         "Throttling",
@@ -40,6 +42,18 @@ _TRANSIENT = frozenset(
         "TransactionInProgressException",
     }
 )
+# Source: the same, and the common errors in each API reference.
+_TRANSIENT = _THROTTLES | {
+    "InternalError",
+    "InternalFailure",
+    "InternalServerError",
+    "InternalServerException",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ServerException",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+}
 _EXPIRED = frozenset(
     {
         "ExpiredToken",
@@ -49,14 +63,52 @@ _EXPIRED = frozenset(
         "InvalidClientTokenId",
     }
 )
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "AuthFailure",
+        "InvalidSignatureException",
+        "NotAuthorized",
+        "SignatureDoesNotMatch",
+        "UnauthorizedOperation",
+    }
+)
+_TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500  # and above: the fault is AWS's, and whether the call was carried out is unknown
 _VALUE = re.compile(r"value: .*?, type: (?=<class)", re.DOTALL)
+
+
+_Kind: TypeAlias = Literal["many", "once", "look"]
 
 
 def error_code(error: BaseException) -> str:
     """AWS's code of a botocore ``ClientError``, ``""`` for anything else."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, Mapping) else ""
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether AWS refuses the caller, whatever it asks for."""
+    return error_code(error) in _DENIED
+
+
+def is_throttle(error: BaseException) -> bool:
+    """Whether the call was refused because there were too many."""
+    return _is_throttled(getattr(error, "response", None))
+
+
+def _is_throttled(answer: Any) -> bool:
+    if not isinstance(answer, Mapping):
+        return False
+    told = answer.get("Error") or {}
+    status = (answer.get("ResponseMetadata") or {}).get("HTTPStatusCode")
+    return (
+        told.get("Code") in _THROTTLES
+        or status == _TOO_MANY_REQUESTS
+        # ECS wraps an EC2 throttle into InvalidParameterException. Source: dagster-io/dagster issue 33439.
+        or "Throttling" in str(told.get("Message"))
+    )
 
 
 def is_transient(error: BaseException) -> bool:
@@ -70,8 +122,13 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, exceptions.ClientError):
         code = error_code(error)
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        # ECS wraps an EC2 throttle into InvalidParameterException. Source: dagster-io/dagster issue 33439.
-        return code in _TRANSIENT or code in _EXPIRED or status >= _SERVER_ERROR or "Throttling" in str(error)
+        return (
+            code in _TRANSIENT
+            or code in _EXPIRED
+            or status >= _SERVER_ERROR
+            or is_throttle(error)
+            or "Throttling" in str(error)
+        )
     return isinstance(
         error,
         (
@@ -104,8 +161,16 @@ class AwsAccess:
     region_name: str | None = None
     verify: bool | str | None = None
     botocore_config: Mapping[str, Any] | None = None
-    _clients: dict[tuple[str, str | None, bool], Any] = field(default_factory=dict, repr=False, compare=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    listener: Callable[[str, Answer], None] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    """Told of every call that a client makes, and how it was answered: ``("emr:ListSteps", "well")``. What
+    botocore tries again by itself is told each time."""
+    _clients: dict[tuple[str, str | None, _Kind], Any] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    _forgot: float = field(default=float("-inf"), init=False, repr=False, compare=False)
 
     def address(self) -> dict[str, Any]:
         """The constructor's keywords, as JSON values."""
@@ -117,32 +182,76 @@ class AwsAccess:
             "botocore_config": config,
         }
 
-    def client(self, service: str, *, region_name: str | None = None, retries: bool = True) -> Any:
+    def client(
+        self, service: str, *, region_name: str | None = None, retries: bool = True, looking: bool = False
+    ) -> Any:
         """The boto3 client of `service`.
 
         :param region_name: another region than the connection's (CloudWatch logs may live elsewhere).
         :param retries: ``False`` for calls without an idempotency token: botocore must not send them twice.
             Verified: one ``AddJobFlowSteps`` whose answer was a 500 made two steps with botocore's retries
             on.
+        :param looking: for the looks of the watch, which paces itself: one attempt, and an answer within
+            `LOOK_TIMEOUT`, unless the connection or `botocore_config` says otherwise.
         """
-        key = (service, region_name, retries)
+        kind: _Kind = "look" if looking else "many" if retries else "once"
+        key = (service, region_name, kind)
         with self._lock:
-            if key not in self._clients:
-                self._clients[key] = self._make(service, region_name or self.region_name, retries=retries)
-            return self._clients[key]
+            clients = self._clients
+            if key not in clients:
+                clients[key] = self._make(service, region_name or self.region_name, kind)
+            return clients[key]
 
     def forget_clients(self) -> None:
-        """Make the next call with new clients, hence with new credentials."""
-        with self._lock:
-            self._clients.clear()
+        """Make the next call with new clients, hence with new credentials. Waits for nobody."""
+        self._clients = {}
 
     def is_transient(self, error: BaseException) -> bool:
-        """`is_transient`, and drops the clients when their credentials have expired."""
+        """`is_transient`, and drops the clients when their credentials have expired or are of no use.
+
+        A refusal may come from credentials that were changed in the connection meanwhile; but it may as well
+        be meant, so clients are dropped for it once a minute at most.
+        """
+        from botocore import exceptions
+
+        lost = isinstance(
+            error,
+            (
+                exceptions.CredentialRetrievalError,
+                exceptions.NoCredentialsError,
+                exceptions.PartialCredentialsError,
+            ),
+        )
         if error_code(error) in _EXPIRED:
+            self.forget_clients()
+        elif (lost or is_denied(error)) and time.monotonic() - self._forgot > _FORGET_EVERY:
+            self._forgot = time.monotonic()
             self.forget_clients()
         return is_transient(error)
 
-    def _make(self, service: str, region_name: str | None, *, retries: bool) -> Any:
+    def count_in(self, bucket: SharedBucket) -> None:
+        """Take every call of the bucket's operations from `bucket`, those outside of looks, too."""
+
+        def listener(operation: str, answer: Answer) -> None:
+            """Tell the bucket."""
+            if operation in bucket.budget.operations:
+                bucket.heard(answer)
+
+        self.listener = listener
+
+    def account(self, service: str) -> str:
+        """What tells the budget of calls from that of another account or region: connection and region.
+
+        Makes the client, so it may take a while.
+        """
+        try:
+            region = self.client(service, looking=True).meta.region_name
+        except Exception as error:  # noqa: BLE001 - the first look meets it again, and knows what it means
+            log.debug("the region of %s is not known yet: %s", self.aws_conn_id, error)
+            region = self.region_name
+        return f"{self.aws_conn_id}/{region}"
+
+    def _make(self, service: str, region_name: str | None, kind: _Kind) -> Any:
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
         from botocore.config import Config
 
@@ -154,10 +263,24 @@ class AwsAccess:
             verify=self.verify,
             config=config,
         )
-        if retries:
-            return hook.get_conn()
-        once = hook.config.merge(Config(retries={"total_max_attempts": 1}))
-        return hook.get_client_type(region_name=hook.region_name, config=once)
+        if kind == "many":
+            client = hook.get_conn()
+        else:
+            once = hook.config.merge(Config(retries={"total_max_attempts": 1}))
+            if kind == "look":
+                once = Config(connect_timeout=LOOK_TIMEOUT, read_timeout=LOOK_TIMEOUT).merge(once)
+            client = hook.get_client_type(region_name=hook.region_name, config=once)
+        client.meta.events.register("response-received", partial(self._answered, service))
+        return client
+
+    def _answered(self, service: str, event_name: str, parsed_response: Any = None, **_: Any) -> None:
+        """Tell the listener how a call was answered. botocore calls this after each attempt."""
+        if self.listener is None:
+            return
+        answer: Answer = "well"
+        if parsed_response is None or parsed_response.get("Error"):
+            answer = "throttled" if _is_throttled(parsed_response) else "error"
+        self.listener(f"{service}:{event_name.rpartition('.')[2]}", answer)
 
 
 def partition_of(region_name: str | None) -> str:

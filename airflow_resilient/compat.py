@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +23,8 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
     conf,
 )
+
+from .threads import in_own_thread
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -91,11 +92,10 @@ def deferral_failed(next_method: str) -> bool:
 
 
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
-    """Run blocking `function` in a thread of its own without holding up the event loop or its shutdown.
+    """`in_own_thread`, for functions that may ask Airflow for a connection.
 
-    The thread is a daemon: a triggerer that stops does not wait for an HTTP answer. Before Airflow 3.3 a
-    trigger's thread can reach connections only through asgiref's bridge, so that is used there. Source:
-    ``TriggerCommsDecoder.send`` in ``airflow/jobs/triggerer_job_runner.py``.
+    Before Airflow 3.3 a trigger's thread can reach connections only through asgiref's bridge, so that is used
+    there. Source: ``TriggerCommsDecoder.send`` in ``airflow/jobs/triggerer_job_runner.py``.
     """
     if (3, 0) <= airflow_version() < (3, 3):
         from asgiref.sync import sync_to_async
@@ -104,29 +104,7 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
         # its answer would be taken for the next one's, and the triggerer dies ("Response read out of order").
         asking = asyncio.ensure_future(sync_to_async(function, thread_sensitive=False)(*args))
         return await asyncio.shield(asking)
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def settle(setter: Callable[[Any], None], value: Any) -> None:
-        """Tell whoever waits, unless nobody does any more."""
-        if not result.done():
-            setter(value)
-
-    def work() -> None:
-        """Call it, and hand over what it returns or raises."""
-        try:
-            outcome, setter = function(*args), result.set_result
-        except BaseException as error:  # noqa: BLE001 - handed over, not swallowed
-            outcome, setter = error, result.set_exception  # type: ignore[assignment]
-        try:
-            loop.call_soon_threadsafe(settle, setter, outcome)
-        except RuntimeError:  # the loop has been closed: nobody waits any more
-            return
-
-    threading.Thread(
-        target=work, name=f"airflow-resilient-{getattr(function, '__name__', 'call')}", daemon=True
-    ).start()
-    return await result
+    return await in_own_thread(function, *args)
 
 
 def remember(ti: Any, key: str, value: Any) -> None:

@@ -7,16 +7,18 @@ gives back the task that it has started already. `read_task` says what a look me
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import signal
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from .aws import AwsAccess, error_code, say
+from .aws import AwsAccess, error_code, is_denied, is_throttle, say
+from .budget import Budget, SharedBucket
 from .compat import AirflowFailException, AirflowSkipException
 from .errors import (
     JobError,
@@ -40,6 +42,7 @@ from .parameters import (
     reject_hidden,
     say_instead,
 )
+from .settings import Usual
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -239,6 +242,15 @@ class EcsTasks:
 
     listing_lag = 5.0
     batch_size = _AT_ONCE
+    kind = "ecs"
+    # Source: ECS API reference, "Request throttling for the Amazon ECS API": cluster reads.
+    budget = Budget(
+        "ecs:DescribeTasks",
+        per_second=20.0,
+        burst=100.0,
+        operations=("ecs:DescribeTasks", "ecs:ListTasks"),
+        places="clusters",
+    )
 
     def __init__(
         self,
@@ -258,6 +270,34 @@ class EcsTasks:
     def address(self) -> dict[str, Any]:
         """How to reach AWS; each job's ``scope`` says in which cluster it is."""
         return self.access.address()
+
+    # --- what the watch asks ---
+
+    def account(self) -> str:
+        """Whose budget of calls is used."""
+        return self.access.account("ecs")
+
+    def meter(self, bucket: SharedBucket) -> None:
+        """Count every call in `bucket`."""
+        self.access.count_in(bucket)
+
+    def cost(self, jobs: Sequence[Job]) -> float:
+        """Calls of a look at these tasks: one for a hundred of a cluster."""
+        ids = {(job.scope, _id(job.id)) for job in jobs}
+        scopes = Counter(scope for scope, _ in ids)
+        return float(sum(math.ceil(count / _AT_ONCE) for count in scopes.values()))
+
+    def event_keys(self, job: Job) -> tuple[str, ...]:
+        """How events name the task: by the last part of its ARN, which is unique by itself."""
+        return (_id(job.id),)
+
+    def is_throttle(self, error: Exception) -> bool:
+        """Whether there were too many calls."""
+        return is_throttle(error)
+
+    def refuses_scope(self, error: Exception) -> bool:
+        """Whether each task of the cluster would be refused."""
+        return is_denied(error) or error_code(error) == "ClusterNotFoundException"
 
     def is_transient(self, error: Exception) -> bool:
         """Whether the same call may succeed later."""
@@ -310,7 +350,8 @@ class EcsTasks:
             clusters[job.scope or self.cluster][_id(job.id)].append(job)
         looks = []
         for cluster, wanted in clusters.items():
-            for task in self._describe(cluster, [members[0].id for members in wanted.values()]):
+            ids = [members[0].id for members in wanted.values()]
+            for task in self._describe(cluster, ids, looking=True):
                 for job in wanted[_id(task["taskArn"])]:  # a sensor may name a task by its id alone
                     look = self._read(task, job.claim, now=job.created)
                     looks.append(replace(look, id=job.id, scope=job.scope or look.scope))
@@ -374,8 +415,8 @@ class EcsTasks:
 
     # --- inside ---
 
-    def _client(self) -> Any:
-        return self.access.client("ecs")
+    def _client(self, *, looking: bool = False) -> Any:
+        return self.access.client("ecs", looking=looking)
 
     def _logs(self, where: Mapping[str, Any]) -> Any:
         return self.access.client("logs", region_name=where.get("region"))
@@ -389,11 +430,13 @@ class EcsTasks:
                 return
             more = {"nextToken": page["nextToken"]}
 
-    def _describe(self, cluster: str, ids: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    def _describe(
+        self, cluster: str, ids: Iterable[str], *, looking: bool = False
+    ) -> Iterator[Mapping[str, Any]]:
         wanted = list(dict.fromkeys(ids))
         for start in range(0, len(wanted), _AT_ONCE):
             batch = wanted[start : start + _AT_ONCE]
-            yield from self._client().describe_tasks(**_in(cluster), tasks=batch)["tasks"]
+            yield from self._client(looking=looking).describe_tasks(**_in(cluster), tasks=batch)["tasks"]
 
     def _read(self, task: Mapping[str, Any], claim: Claim, now: float | None = None) -> Job:
         now = time.time() if now is None else now
@@ -656,7 +699,7 @@ class EcsRunTaskOperator(RemoteJobOperator):
         reattach: bool = False,
         number_logs_exception: int = 10,
         wait_for_completion: bool = True,
-        waiter_delay: float = 6,
+        waiter_delay: float = Usual(6),
         waiter_max_attempts: int = 1000000,
         deferrable: bool = DEFAULT_DEFERRABLE,
         skip_on_exit_code: int | Container[int] | None = None,

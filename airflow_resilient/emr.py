@@ -10,6 +10,7 @@ import ast
 import contextlib
 import json
 import logging
+import math
 import re
 import time
 from collections import Counter, defaultdict
@@ -20,7 +21,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from . import compat
-from .aws import AwsAccess, error_code, say
+from .aws import AwsAccess, error_code, is_denied, is_throttle, say
+from .budget import Budget, SharedBucket
 from .compat import conf
 from .errors import (
     InvalidParameter,
@@ -43,6 +45,7 @@ from .parameters import (
     reject,
     say_instead,
 )
+from .settings import Usual
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -64,6 +67,7 @@ NAME_LENGTH = 256
 """Characters of a step's name. Source: StepConfig reference, Name (``XmlStringMaxLen256``)."""
 
 _IDS_PER_CALL = 10  # Source: ListSteps reference, StepIds
+_STEPS_PER_PAGE = 50  # Source: ListSteps reference, "up to 50 steps"
 _QUICK_PAGES, _PAGE_PAUSE = (
     8,
     2.0,
@@ -72,6 +76,7 @@ _DIED_TOGETHER = (
     900.0  # seconds by which a step may have ended before its cluster and still have died with it
 )
 _CLUSTER_LOOK_KEPT = 15.0
+_CLUSTERS_KEPT = 1000
 _WORD = 3  # characters; a shorter argument is no secret, and hiding it would make the message unreadable
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
 _MARKER = re.compile(r"\[af-([a-z2-7]{16})-(\d+)(?:-(\d+))?(?: (\d+)/(\d+))?\]$")
@@ -287,6 +292,36 @@ def _created(step: Step) -> float:
     return float(made.timestamp()) if made else 0.0
 
 
+@dataclass(frozen=True)
+class Ask:
+    """How to learn about some steps of a cluster with the fewest calls.
+
+    :param by_pages: list the active steps, 50 on a page, and ask for what is not among them by its ids;
+        otherwise ask for all by their ids, ten at a time.
+    :param calls: how many calls that takes.
+    """
+
+    by_pages: bool
+    calls: int
+
+
+def how_to_ask(wanted: int, active: int | None) -> Ask:
+    """Choose the way that needs fewer calls; by ids where both need the same, for that is exact.
+
+    :param wanted: how many steps are asked about.
+    :param active: how many steps were active on the cluster at the last look, whoever's; ``None``: as many as
+        are asked about, for all that is known.
+
+    >>> how_to_ask(10, None), how_to_ask(11, None), how_to_ask(30, 256)
+    (Ask(by_pages=False, calls=1), Ask(by_pages=True, calls=2), Ask(by_pages=False, calls=3))
+
+    Some of the steps will have ended since the last look; one call more is reckoned for them.
+    """
+    by_ids = math.ceil(wanted / _IDS_PER_CALL)
+    pages = max(1, math.ceil((wanted if active is None else active) / _STEPS_PER_PAGE))
+    return Ask(by_pages=True, calls=pages + 1) if pages < by_ids else Ask(by_pages=False, calls=by_ids)
+
+
 # --- the request ----------------------------------------------------------------------------------
 
 
@@ -397,6 +432,13 @@ class EmrSteps:
     access: AwsAccess = field(init=False, repr=False)
     listing_lag: float = field(default=5.0, init=False)
     batch_size: int = field(default=MOST_STEPS, init=False)
+    kind: ClassVar[str] = "emr"
+    # Source: Service Quotas L-72BCD5B1, ListSteps. DescribeCluster, asked only when steps ended badly, has a
+    # bucket of its own.
+    budget: ClassVar[Budget] = Budget(
+        "emr:ListSteps", per_second=0.5, burst=10.0, operations=("emr:ListSteps",), places="clusters"
+    )
+    _active: dict[str, int] = field(default_factory=dict, init=False, repr=False)
     _cluster_id: str | None = field(default=None, init=False, repr=False)
     _clusters_listed: int = field(default=0, init=False, repr=False)
     _clusters: dict[str, tuple[float, Mapping[str, Any] | None]] = field(
@@ -413,6 +455,40 @@ class EmrSteps:
     def is_transient(self, error: Exception) -> bool:
         """See `AwsAccess.is_transient`."""
         return self.access.is_transient(error)
+
+    # --- what the watch asks ---
+
+    def account(self) -> str:
+        """Whose budget of calls is used."""
+        return self.access.account("emr")
+
+    def meter(self, bucket: SharedBucket) -> None:
+        """Count every call in `bucket`."""
+        self.access.count_in(bucket)
+
+    def cost(self, jobs: Sequence[Job]) -> float:
+        """Calls of a look at these jobs, by what was seen of their cluster last."""
+        scopes: dict[str, set[str]] = defaultdict(set)
+        lacking = 0
+        for job in jobs:
+            if _lacks_steps(job):
+                lacking += 1
+            else:
+                scopes[job.scope].update(_unfinished(job))
+        calls = sum(how_to_ask(len(ids), self._active.get(scope)).calls for scope, ids in scopes.items())
+        return float(calls + lacking)
+
+    def event_keys(self, job: Job) -> tuple[str, ...]:
+        """How events name the job: by each of its steps."""
+        return tuple(_ids(job))
+
+    def is_throttle(self, error: Exception) -> bool:
+        """Whether there were too many calls."""
+        return is_throttle(error)
+
+    def refuses_scope(self, error: Exception) -> bool:
+        """Whether each step of the cluster would be refused."""
+        return is_denied(error) or _no_such_cluster(error)
 
     # --- find, submit ---
 
@@ -567,7 +643,8 @@ class EmrSteps:
         looks = []
         for cluster_id, members in scopes.items():
             whole = [job for job in members if not _lacks_steps(job)]
-            known = self._steps_by_id(cluster_id, [step for job in whole for step in _unfinished(job)])
+            unfinished = [step for job in whole for step in _unfinished(job)]
+            known = self._steps_by_id(cluster_id, unfinished, looking=True)
             looks += [
                 self._look(job, _with_finished(job, known))
                 for job in whole
@@ -614,28 +691,47 @@ class EmrSteps:
                 break
         return group(reversed(listed.values()), claims)
 
-    def _steps_by_id(self, cluster_id: str, ids: Sequence[str]) -> dict[str, Step]:
-        """What EMR knows of these steps: active ones by pages of 50, what is left by ids, ten at a time."""
+    def _steps_by_id(self, cluster_id: str, ids: Sequence[str], *, looking: bool = False) -> dict[str, Step]:
+        """What EMR knows of these steps: active ones by pages of 50, what is left by ids, ten at a time.
+
+        Whichever needs fewer calls: the listing is left as soon as the rest costs less by its ids.
+        """
         known: dict[str, Step] = {}
         left = dict.fromkeys(ids)
-        if len(left) > _IDS_PER_CALL:
-            for page in self._pages(cluster_id, StepStates=list(ACTIVE_STATES)):
-                known.update((step["Id"], step) for step in page if step["Id"] in left)
+        expected = self._active.get(cluster_id)
+        if how_to_ask(len(left), expected).by_pages:
+            active, exact = 0, True
+            expected = len(left) if expected is None else expected
+            for page in self._pages(cluster_id, looking=looking, StepStates=list(ACTIVE_STATES)):
+                active += len(page)
                 for step in page:
-                    left.pop(step["Id"], None)
-                if len(left) <= _IDS_PER_CALL:
+                    if step["Id"] in left:
+                        del left[step["Id"]]
+                        known[step["Id"]] = step
+                more = max(1, math.ceil((expected - active) / _STEPS_PER_PAGE))
+                if math.ceil(len(left) / _IDS_PER_CALL) <= more:
+                    exact = len(page) < _STEPS_PER_PAGE
                     break
+            self._note_active(cluster_id, active if exact else max(active, expected))
+        elif expected:
+            self._note_active(cluster_id, expected // 2)  # what was seen gets old: look again some day
         rest = list(left)
         for start in range(0, len(rest), _IDS_PER_CALL):
             portion = rest[start : start + _IDS_PER_CALL]
-            known.update((step["Id"], step) for step in self._ask_for(cluster_id, portion))
+            known.update((step["Id"], step) for step in self._ask_for(cluster_id, portion, looking=looking))
         return known
 
-    def _ask_for(self, cluster_id: str, ids: list[str]) -> list[Step]:
+    def _note_active(self, cluster_id: str, count: int) -> None:
+        if len(self._active) >= _CLUSTERS_KEPT:  # a triggerer lives for months
+            self._active.clear()
+        self._active[cluster_id] = count
+
+    def _ask_for(self, cluster_id: str, ids: list[str], *, looking: bool = False) -> list[Step]:
         from botocore.exceptions import ClientError
 
         try:
-            found: list[Step] = self._client().list_steps(ClusterId=cluster_id, StepIds=ids)["Steps"]
+            client = self._client(looking=looking)
+            found: list[Step] = client.list_steps(ClusterId=cluster_id, StepIds=ids)["Steps"]
         except ClientError as error:
             # AWS does not document what an unknown id does. If it refuses the call, the others must not
             # suffer.
@@ -644,10 +740,12 @@ class EmrSteps:
             if len(ids) == 1:
                 return []
             half = len(ids) // 2
-            return self._ask_for(cluster_id, ids[:half]) + self._ask_for(cluster_id, ids[half:])
+            return self._ask_for(cluster_id, ids[:half], looking=looking) + self._ask_for(
+                cluster_id, ids[half:], looking=looking
+            )
         return found
 
-    def _pages(self, cluster_id: str, **only: Any) -> Iterator[list[Step]]:
+    def _pages(self, cluster_id: str, *, looking: bool = False, **only: Any) -> Iterator[list[Step]]:
         """Pages of ListSteps: 50 steps each, newest first where they are not filtered.
 
         Beyond what the bucket of calls holds they are asked for at the speed at which it is refilled: a look
@@ -658,7 +756,7 @@ class EmrSteps:
         while True:
             if number >= _QUICK_PAGES:
                 self.sleep(_PAGE_PAUSE)
-            answer = self._client().list_steps(ClusterId=cluster_id, **only, **marker)
+            answer = self._client(looking=looking).list_steps(ClusterId=cluster_id, **only, **marker)
             yield answer.get("Steps", [])
             if not answer.get("Marker"):
                 return
@@ -694,6 +792,8 @@ class EmrSteps:
                 _permission(error, "DescribeCluster"),
             )
             status = None
+        if len(self._clusters) >= _CLUSTERS_KEPT:
+            self._clusters.clear()
         self._clusters[cluster_id] = (time.monotonic(), status)
         return status
 
@@ -791,8 +891,8 @@ class EmrSteps:
             return None
         return cluster.get("LogUri") or None
 
-    def _client(self) -> Any:
-        return self.access.client("emr")
+    def _client(self, *, looking: bool = False) -> Any:
+        return self.access.client("emr", looking=looking)
 
 
 def _ids(job: Job) -> list[str]:
@@ -912,7 +1012,7 @@ class EmrAddStepsOperator(RemoteJobOperator):
         cluster_states: list[str] | None = None,
         steps: list[dict[str, Any]] | str | None = None,
         wait_for_completion: bool = False,
-        waiter_delay: int = 30,
+        waiter_delay: int = Usual(30),
         waiter_max_attempts: int = 60,
         execution_role_arn: str | None = None,
         deferrable: bool = DEFAULT_DEFERRABLE,

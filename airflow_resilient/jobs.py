@@ -246,6 +246,13 @@ class RemoteJobs(Protocol):
     Every method may raise what `is_transient` recognises: it is no news about any job and is tried again.
     Optional attributes: ``listing_lag`` (seconds after which `find` sees what the service has accepted,
     default 5) and ``batch_size`` (how many jobs of one scope `observe` is given at most, default 100).
+
+    Optional, for a service whose calls are limited, all asked by the watch: ``budget`` (a `budget.Budget`),
+    ``account()`` (whose budget it is), ``cost(jobs)`` (how many calls `observe` will make; default 1),
+    ``meter(bucket)`` (count every call with ``bucket.heard``; otherwise `cost` is believed),
+    ``is_throttle(error)`` (there were too many calls), ``refuses_scope(error)`` (every job of the scope would
+    be refused), ``event_keys(job)`` (how events name the job; default its id) and ``kind`` (its name in
+    metrics and events).
     """
 
     def find(self, claims: Sequence[Claim]) -> list[Job]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from . import compat
+from . import compat, settings
 from .compat import BaseOperator, BaseSensorOperator, conf
 from .errors import (
     InvalidParameter,
@@ -40,10 +40,11 @@ from .jobs import (
     reconcile,
 )
 from .parameters import reject, require_choice, say_instead
-from .watch import Patience
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from .watch import Patience
 
 MEMORY_XCOM = "remote_job"
 """Key of the XCom in which a try keeps what it remembers, for the case that its trigger times out or
@@ -83,7 +84,8 @@ class RemoteJobOperator(BaseOperator):
         end and starts a new one. ``"reattach"``: a job that still runs is taken over.
     :param on_timeout: when ``execution_timeout`` has passed, counted from the first start of the try over all
         deferrals: ``"cancel"`` the job, wait for its end and fail, or ``"leave"`` it running and fail.
-    :param patience: how often to look; default every 2 s at first and every 30 s later.
+    :param patience: how often to look; default every 2 s at first and every 30 s later, unless ``first_look``
+        and ``poll_interval`` in ``[airflow_resilient]`` say otherwise.
     :raises InvalidParameter: a parameter is wrong.
 
     At run time `execute` raises `JobFailed`, `JobCancelled`, `JobLost`, `JobTimeout`, `NotSubmitted`,
@@ -107,7 +109,7 @@ class RemoteJobOperator(BaseOperator):
         self.infrastructure_retries = infrastructure_retries
         self.on_clear = on_clear
         self.on_timeout = on_timeout
-        self.patience = patience or Patience()
+        self.patience = patience or settings.current().patience()
         self.wait_for_completion = True
 
     # --- what a subclass overrides ---
@@ -437,9 +439,7 @@ class RemoteJobSensor(BaseSensorOperator):
             address=service.address(),
             jobs=[job.pack()],
             memory=memory.pack(),
-            patience=asdict(
-                Patience(poll=float(self.poke_interval), first=min(2.0, float(self.poke_interval)))
-            ),
+            patience=asdict(settings.current().patience(float(self.poke_interval))),
             deadline=memory.started + self._limit(),
             until=self.until(),
             cancel_on_kill=False,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from . import settings
 from .compat import conf
 from .errors import InvalidParameter
-from .watch import Patience
+
+if TYPE_CHECKING:
+    from .watch import Patience
 
 DEFAULT_DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
 """``[operators] default_deferrable``: the provider's default of ``deferrable``."""
@@ -52,8 +55,7 @@ def may_change(value: Any) -> bool:
 
 def looks_every(seconds: Any) -> Patience:
     """The patience for a provider's ``waiter_delay``: the longest time between two looks."""
-    poll = float(seconds) if seconds else Patience.poll
-    return Patience(poll=poll, first=min(Patience.first, poll))
+    return settings.current().patience(seconds or None)
 
 
 def access_of(task: Any) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from . import compat
+from . import compat, settings
+from .budget import DEFAULT_BUDGET, shared_bucket
 from .jobs import Job, RemoteJobs
 from .watch import Patience, SharedWatch
 
@@ -42,6 +43,16 @@ def load(service: str, address: Mapping[str, Any]) -> RemoteJobs:
     return made
 
 
+def make_watch(service: str, address: Mapping[str, Any]) -> SharedWatch:
+    """A watch that shares the budget of calls with all others of this process (blocking)."""
+    jobs, chosen = load(service, address), settings.reread()
+    budget = chosen.budget_of(getattr(jobs, "budget", DEFAULT_BUDGET))
+    account = getattr(jobs, "account", None)
+    whose = account() if account else json.dumps([service, address], sort_keys=True)
+    bucket = shared_bucket(budget, whose, chosen.api_budget_share)
+    return SharedWatch(jobs, compat.in_thread, bucket=bucket, at_once=chosen.looks_at_once)
+
+
 async def shared_watch(service: str, address: Mapping[str, Any]) -> SharedWatch:
     """The watch of this event loop for that service and address; all triggers of a triggerer share it.
 
@@ -50,7 +61,7 @@ async def shared_watch(service: str, address: Mapping[str, Any]) -> SharedWatch:
     key = json.dumps([service, address], sort_keys=True)
     watches = _WATCHES.setdefault(asyncio.get_running_loop(), {})
     if key not in watches:
-        made = SharedWatch(await compat.in_thread(load, service, address), compat.in_thread)
+        made = await compat.in_thread(make_watch, service, address)
         watches.setdefault(key, made)  # somebody else may have been quicker
     return watches[key]
 

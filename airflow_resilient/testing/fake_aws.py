@@ -76,6 +76,7 @@ __all__ = [
 
 _READS = ("Describe", "List", "Get")
 _JOURNAL_LENGTH = 100_000
+_ENDLESS = "emr:ListSteps=1000, ecs:DescribeTasks=1000"
 _UNWANTED = (
     "AWS_ENDPOINT_URL",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
@@ -229,6 +230,7 @@ class FakeAws:
         """Return environment variables that make another process use this fake instead of AWS.
 
         Fake credentials, the region, the endpoint when serving, and Airflow's connection ``aws_default``.
+        Without throttling, also a budget of calls that no test will use up: looks need not be paced.
         """
         variables = {
             "AWS_ACCESS_KEY_ID": "test",
@@ -237,6 +239,8 @@ class FakeAws:
             "AWS_EC2_METADATA_DISABLED": "true",
             "AIRFLOW_CONN_AWS_DEFAULT": self.airflow_connection(),
         }
+        if not self.throttling:
+            variables["AIRFLOW__AIRFLOW_RESILIENT__API_BUDGETS"] = _ENDLESS
         if self.endpoint_url:
             variables["AWS_ENDPOINT_URL"] = self.endpoint_url
         return variables

@@ -15,12 +15,14 @@ SERVICES = {"ecs", "emr"}
 # From the bottom up: a module may import from its own layer and from those above it in this table.
 # A module that stands nowhere may import everything but `testing`, and nothing in the table may import it.
 LAYERS = (
-    ("the concept, with nothing but the standard library", {"jobs", "provider_info"}),
+    ("the concept, with nothing but the standard library", {"jobs", "provider_info", "threads"}),
     ("which jobs nobody wants, the same", {"sweep"}),
     ("what depends on the version of Airflow", {"compat"}),
     ("what is raised", {"errors"}),
     ("local time", {"timezones"}),
+    ("how many calls may be made", {"budget"}),
     ("how waiting jobs are looked at together", {"watch"}),
+    ("what the configuration says about it", {"settings"}),
     ("how AWS is reached", {"aws", "logs"}),
     ("what is refused, and what parameters operators share", {"parameters"}),
     ("what defers: operators, sensors, triggers and the links they show", {"links", "operators", "triggers"}),
@@ -35,7 +37,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, (_, names) in enumerate(LAYERS) for name in names}
 SERVICE_RANK = RANK["ecs"]
-STANDARD_LIBRARY_ONLY = {"jobs", "provider_info", "sweep", "watch"}
+STANDARD_LIBRARY_ONLY = {"budget", "jobs", "provider_info", "sweep", "threads", "watch"}
 # Half a second and more, each: imported where used, so that parsing a DAG file does not pay for them.
 HEAVY = ("airflow.providers", "boto3", "botocore", "httpx", "moto", "matplotlib")
 # Loads its names one by one when they are asked for, and exists to be imported on every version.

@@ -23,6 +23,7 @@ from mutants import Translated
 
 from airflow_resilient import jobs as real_core
 from airflow_resilient import watch
+from airflow_resilient.budget import DEFAULT_BUDGET
 from airflow_resilient.jobs import Cause, Claim, Job, NoRoom, Phase
 from airflow_resilient.testing.memory import AnswerLost, Crash, InMemoryJobs, JobPlan, RealJob, Throttled
 
@@ -211,6 +212,7 @@ class World:
             longest_backoff=60.0,
         )
         self.patience = watch.Patience(poll=60.0, longest=60.0, missing=3, missing_for=60.0)
+        self.bucket = DEFAULT_BUDGET.bucket()
         self.service = InMemoryJobs(
             tokens=rules.tokens,
             lag=rules.lag,
@@ -442,7 +444,8 @@ class World:
             if now >= end:
                 return
             open_waits = [wait for wait in self.waits.values() if wait.job.live]
-            batches, sleep = watch.plan(now, open_waits, self.service.batch_size)
+            planned = watch.plan(now, open_waits, self.bucket, size=self.service.batch_size)
+            sleep, batches = planned.sleep, [batch.jobs for batch in planned.batches]
             for batch in batches:
                 try:
                     answers = {job.id: job for job in self.asked.observe(batch)}
