@@ -99,6 +99,7 @@ def database():
     subprocess.run(migrate, check=True, capture_output=True, timeout=300)
 
 
+@pytest.mark.xdist_group("database")
 @pytest.mark.parametrize(
     ("state", "cancelled"),
     [
