@@ -12,8 +12,18 @@ import logging
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Any, Literal, TypeAlias
 
@@ -129,29 +139,36 @@ def after_look(waiting: Waiting, look: Look, now: float, batch: int = 1) -> Wait
     :return: the wait with the look taken in and the next one due.
     """
     patience = waiting.patience
-    waiting = replace(waiting, looked=now)
-    due = now + waiting.interval(now)
-    if waiting.hurried:
-        due, waiting = min(due, now + patience.first), replace(waiting, hurried=waiting.hurried - 1)
+    due, hurried = now + waiting.interval(now), waiting.hurried
+    if hurried:
+        due, hurried = min(due, now + patience.first), hurried - 1
     if isinstance(look, Refused):
         if batch > 1:  # one bad id or one denied cluster must not harm its neighbours
-            return replace(waiting, due=now, crowd=batch // 2)
+            return replace(waiting, looked=now, due=now, crowd=batch // 2)
         refused = waiting.refused + 1
-        return replace(
-            waiting,
-            due=now + doubling(patience.first, refused, min(patience.longest, 2 * patience.poll)),
-            refused=refused,
-        )
+        pause = doubling(patience.first, refused, min(patience.longest, 2 * patience.poll))
+        return replace(waiting, looked=now, due=now + pause, refused=refused)
     if look is None:
         missing, since = waiting.missing + 1, waiting.missing_since if waiting.missing else now
-        waiting = replace(waiting, due=due, missing=missing, missing_since=since, refused=0, crowd=0)
+        job = waiting.job
         if missing >= patience.missing and now - since >= patience.missing_for:
             reason = f"the service has not known it for {now - since:.0f} s; it may have ended either way"
-            return replace(waiting, job=replace(waiting.job, phase=Phase.LOST, reason=reason))
-        return waiting
-    # Somebody else may watch the same job without a claim on it, and have asked in the same call.
-    job = replace(waiting.job.learn(look), claim=waiting.job.claim)
-    return replace(waiting, job=job, due=due, missing=0, refused=0, crowd=0)
+            job = replace(job, phase=Phase.LOST, reason=reason)
+    else:
+        missing, since = 0, waiting.missing_since
+        # Somebody else may watch the same job without a claim on it, and have asked in the same call.
+        job = replace(waiting.job.learn(look), claim=waiting.job.claim)
+    return replace(
+        waiting,
+        job=job,
+        due=due,
+        missing=missing,
+        missing_since=since,
+        refused=0,
+        crowd=0,
+        hurried=hurried,
+        looked=now,
+    )
 
 
 def woken(waiting: Waiting, now: float, *, ended: bool) -> Waiting:
@@ -226,7 +243,7 @@ def one_call(jobs: Sequence[Job]) -> float:  # noqa: ARG001 - other services loo
 
 def plan(
     now: float,
-    waits: Iterable[Waiting],
+    waits: Collection[Waiting],
     bucket: Bucket,
     *,
     size: int = 100,
@@ -247,30 +264,39 @@ def plan(
     :param cost: how many calls a look at a batch takes.
     """
     bucket = bucket.refilled(now)
-    nearest = inf
-    ready: list[tuple[float, list[Job]]] = []
-    for scope, members in _by_scope(waits).items():
-        until = rooms.paused.get(scope, -inf)
-        if until > now:
-            nearest = min(nearest, max(until, min(waiting.due for waiting in members)))
-            continue
-        ready += _together(now, members, size)
-        nearest = min([nearest, *(waiting.due for waiting in members if waiting.due > now)])
-    ready.sort(key=lambda each: (each[0], each[1][0].scope, each[1][0].id))
+    scopes = _by_scope(waits)
+    paused = {scope: until for scope, until in rooms.paused.items() if until > now and scope in scopes}
+    # A scope's batches are made only when its turn has come: there may be thousands of waits.
+    in_turn: list[tuple[float, str, int, list[Job]]] = [
+        (first, scope, -1, [])
+        for scope, members in scopes.items()
+        if scope not in paused and (first := min(waiting.due for waiting in members)) <= now
+    ]
+    heapify(in_turn)
     batches: list[Batch] = []
     taken = Counter(rooms.taken)
-    for due, jobs in ready:
-        scope = jobs[0].scope
+    while in_turn and len(batches) < rooms.free:
+        due, scope, _, jobs = heappop(in_turn)
         if taken[scope] >= (1 if scope in rooms.paused else rooms.each):
             continue  # the end of a look there is the next occasion
-        if len(batches) >= rooms.free:
-            break
+        if not jobs:
+            for number, (first, portion) in enumerate(_together(now, scopes[scope], size)):
+                heappush(in_turn, (first, scope, number, portion))
+            continue
         price = cost(jobs)
         if not bucket.affords(price):
             return Plan(tuple(batches), bucket.wait_for(price) + 1e-6, price, now - due)
         bucket = bucket.spent(price)
         taken[scope] += 1
         batches.append(Batch(tuple(jobs), price, due))
+    nearest = min(
+        (
+            max(paused.get(waiting.job.scope, -inf), waiting.due)
+            for waiting in waits
+            if waiting.due > now or waiting.job.scope in paused
+        ),
+        default=inf,
+    )
     return Plan(tuple(batches), min(_LONGEST_NAP, nearest - now))
 
 
@@ -300,10 +326,16 @@ def _together(now: float, members: Sequence[Waiting], size: int) -> list[tuple[f
     """Batches of one scope with somebody in them who is due, and since when."""
     crowds: dict[int, dict[str, Waiting]] = defaultdict(dict)
     for waiting in members:
-        if waiting.due <= now or (not waiting.crowd and waiting.due <= now + waiting.early(now)):
-            crowd = crowds[waiting.crowd]
-            if waiting.job.id not in crowd or waiting.due < crowd[waiting.job.id].due:
-                crowd[waiting.job.id] = waiting
+        if waiting.due > now and (
+            waiting.crowd
+            or waiting.due > now + waiting.patience.poll / 2  # no interval is longer: spares a call
+            or waiting.due > now + waiting.early(now)
+        ):
+            continue
+        crowd = crowds[waiting.crowd]
+        other = crowd.get(waiting.job.id)
+        if other is None or waiting.due < other.due:
+            crowd[waiting.job.id] = waiting
     batches: list[tuple[float, list[Job]]] = []
     for most, found in crowds.items():
         in_turn = sorted(found.values(), key=lambda waiting: waiting.due)
@@ -666,7 +698,9 @@ class SharedWatch:
 
     def _answers(self, scope: str, now: float) -> None:
         """Note that a scope answers. When none did for a while, all are asked again now."""
-        self._troubled.pop(scope, None)
+        over = self._troubled.pop(scope, None)
+        if over is not None:
+            log.info("%s answers again, after %.0f s", scope, now - over.began)
         for trouble in self._troubled.values():
             if trouble.began > self._answered:
                 trouble.until = now
@@ -694,14 +728,15 @@ class SharedWatch:
         trouble.times += 1
         seconds = jitter(doubling(first, trouble.times, longest), self._random)
         trouble.until = now + min(seconds, longest)
-        log.warning(
-            "%s: no answer %d times in a row, looking again in %.0f s (%s: %s)",
-            scope,
-            trouble.times,
-            seconds,
-            type(error).__name__,
-            error,
-        )
+        if trouble.times in (1, 5) or trouble.times % 20 == 0:
+            log.warning(
+                "%s: no answer %d times in a row, looking again in %.0f s (%s: %s)",
+                scope,
+                trouble.times,
+                seconds,
+                type(error).__name__,
+                error,
+            )
 
     def _fail(self, error: Exception) -> None:
         for wait in self._waits.values():

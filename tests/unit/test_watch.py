@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from airflow_resilient import watch as real
 from airflow_resilient.budget import DEFAULT_BUDGET, Bucket
 from airflow_resilient.jobs import Claim, Job, Phase
+from airflow_resilient.testing._made_up_time import MadeUpTime, in_line
 from airflow_resilient.testing.memory import InMemoryJobs
 from airflow_resilient.watch import SharedWatch
 
@@ -458,38 +459,14 @@ def test_a_moment_without_pressure_is_not_the_end_of_it(core):
 # --- SharedWatch ----------------------------------------------------------------------------------
 
 
-class MadeUpTime(asyncio.SelectorEventLoop):
-    """An event loop that skips all waiting: its time is that of what it waits for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.skipped = 0.0
-        select = self._selector.select
-
-        def skip(timeout):
-            assert timeout is not None, "everybody waits, and nothing will happen"
-            self.skipped += timeout
-            assert self.skipped < 1e6, "nothing happens any more"
-            return select(0)
-
-        self._selector.select = skip
-
-    def time(self) -> float:
-        return self.skipped
-
-
 class Hall:
     """A watch, a service in memory, and those who wait."""
 
     def __init__(self, kind=InMemoryJobs, **settings) -> None:
         self.loop = MadeUpTime()
         self.jobs = kind(clock=self.loop.time, **settings)
-        self.watch = SharedWatch(self.jobs, self.in_line, self.jobs.now, lambda: 0.5, wall=self.jobs.now)
+        self.watch = SharedWatch(self.jobs, in_line, self.jobs.now, lambda: 0.5, wall=self.jobs.now)
         self.seen = {}
-
-    async def in_line(self, function, *args):
-        await asyncio.sleep(0)
-        return function(*args)
 
     def start(self, count, **settings):
         handle = InMemoryJobs(self.jobs.name, **settings)
