@@ -175,8 +175,9 @@ _COMMAND_OF_2 = re.compile(r"^airflow (?:worker -- LocalExecutor|task supervisor
 
 def _settings_of_2(port: int) -> Settings:
     return {
-        # A process for each task, as on Airflow 3: with a number, a worker that is killed is not replaced.
-        ("core", "parallelism"): 0,
+        # A worker that is killed is not replaced until the scheduler restarts. Not 0 (a process for each task):
+        # these are forked in the middle of the scheduler's transactions and close its connection to PostgreSQL.
+        ("core", "parallelism"): 16,
         ("core", "min_serialized_dag_fetch_interval"): 1,
         ("core", "min_serialized_dag_update_interval"): 1,
         ("scheduler", "dag_dir_list_interval"): 3,

@@ -58,13 +58,13 @@ def python_path() -> str:
 
 @pytest.fixture(scope="session")
 def airflow(aws, make_database, python_path) -> Iterator[LocalAirflow]:
-    """A real Airflow with the DAGs of ``tests/system/dags`` and a pool of two slots, ``two_slots``."""
+    """A real Airflow with the DAGs of ``tests/system/dags`` and pools of one and of two slots."""
     with LocalAirflow(
         HERE / "dags",
         database_url=make_database(),
         connections={"aws_default": aws.airflow_connection()},
         variables={"greeting": "hello"},
-        pools={"two_slots": 2},
+        pools={"two_slots": 2, "one_slot": 1},
         environment={"PYTHONPATH": python_path},
         progress=print,
     ) as running:

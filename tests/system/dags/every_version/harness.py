@@ -1,4 +1,4 @@
-"""DAGs with which ``LocalAirflow`` itself is tested; none needs AWS."""
+"""DAGs for every version of Airflow, with which ``LocalAirflow`` itself is tested; none needs AWS."""
 
 from __future__ import annotations
 

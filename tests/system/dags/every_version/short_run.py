@@ -1,4 +1,4 @@
-"""One remote job each; ``conf["job"]`` names it, so that every test has jobs of its own."""
+"""For every version of Airflow: one remote job each, named by ``conf["job"]``, and local time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ USUAL = {"retries": 2, "retry_delay": timedelta(seconds=1), "waiter_delay": 2, "
 LIMITED = {**USUAL, "retries": 0, "execution_timeout": timedelta(seconds=15)}
 
 for suffix, args in {"": USUAL, "_limited": LIMITED}.items():
-    with DAG(f"emr{suffix}", schedule=None, start_date=START, default_args=args) as emr:
+    with DAG(f"short_emr{suffix}", schedule=None, start_date=START, default_args=args) as emr:
         EmrAddStepsOperator(
             task_id="job",
             job_flow_name="etl",
@@ -27,9 +27,9 @@ for suffix, args in {"": USUAL, "_limited": LIMITED}.items():
             steps=[STEP],
             wait_for_completion=True,
         )
-    globals()[f"emr{suffix}"] = emr
+    globals()[f"short_emr{suffix}"] = emr
 
-    with DAG(f"ecs{suffix}", schedule=None, start_date=START, default_args=args) as ecs:
+    with DAG(f"short_ecs{suffix}", schedule=None, start_date=START, default_args=args) as ecs:
         EcsRunTaskOperator(
             task_id="job",
             cluster="etl",
@@ -37,7 +37,7 @@ for suffix, args in {"": USUAL, "_limited": LIMITED}.items():
             overrides={},
             launch_type="FARGATE",
         )
-    globals()[f"ecs{suffix}"] = ecs
+    globals()[f"short_ecs{suffix}"] = ecs
 
 
 @task
@@ -50,12 +50,14 @@ def in_python(**context):
     return local(context).ts
 
 
-with DAG("local_time", schedule=None, start_date=START, user_defined_macros=local_macros(NEW_YORK)) as bound:
+with DAG(
+    "short_local_time", schedule=None, start_date=START, user_defined_macros=local_macros(NEW_YORK)
+) as bound:
     show.override(task_id="plain")("{{ local_ts() }}")
     show.override(task_id="mapped").expand(text=["{{ local_ds() }}", "{{ local_ts(zone='Asia/Kolkata') }}"])
     in_python()
 
-with DAG("local_time_plugin", schedule=None, start_date=START) as of_the_plugin:
+with DAG("short_plugin", schedule=None, start_date=START) as of_the_plugin:
     show.override(task_id="plain")("{{ macros.airflow_resilient.local_ts(zone='America/New_York') }}")
     show.override(task_id="mapped").expand(
         text=["{{ macros.airflow_resilient.utc_offset(zone='Asia/Tokyo') }}"]
