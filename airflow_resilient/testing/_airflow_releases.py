@@ -175,8 +175,8 @@ _COMMAND_OF_2 = re.compile(r"^airflow (?:worker -- LocalExecutor|task supervisor
 
 def _settings_of_2(port: int) -> Settings:
     return {
-        # A worker that is killed is not replaced until the scheduler restarts. Not 0 (a process for each task):
-        # these are forked in the middle of the scheduler's transactions and close its connection to PostgreSQL.
+        # A worker that is killed is not replaced until the scheduler restarts. Not 0 (a process for each
+        # task): those are forked in the middle of the scheduler's transactions and close its connection.
         ("core", "parallelism"): 16,
         ("core", "min_serialized_dag_fetch_interval"): 1,
         ("core", "min_serialized_dag_update_interval"): 1,
