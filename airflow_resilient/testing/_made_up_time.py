@@ -16,7 +16,7 @@ class MadeUpTime(asyncio.SelectorEventLoop):
         super().__init__()
         self.skipped = 0.0
         loop: Any = self
-        select = loop._selector.select
+        select = loop._selector.select  # noqa: SLF001 - there is no public way to take the waiting out
 
         def skip(timeout: float | None) -> Any:
             """Do not wait, but count what would have been waited for."""
@@ -25,7 +25,7 @@ class MadeUpTime(asyncio.SelectorEventLoop):
             assert self.skipped < longest, "nothing happens any more"
             return select(0)
 
-        loop._selector.select = skip
+        loop._selector.select = skip  # noqa: SLF001
 
     def time(self) -> float:
         """Seconds that would have been waited for."""

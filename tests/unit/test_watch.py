@@ -260,6 +260,17 @@ def test_who_is_due_soon_comes_along(core):
     assert names(planned) == [["a", "b"]]
 
 
+def test_who_is_due_soon_makes_no_call_of_its_own(core):
+    soon = waiting("b", due=114.0, since=-1000.0, core=core)
+    assert names(core.plan(100.0, [waiting(due=100.0, core=core), soon], ENDLESS, size=1)) == [["a"]]
+
+
+def test_a_job_that_two_wait_for_is_asked_about_once(core):
+    waits = [waiting(due=90.0, core=core), waiting(due=95.0, core=core), waiting("b", due=99.0, core=core)]
+    planned = core.plan(100.0, waits, ENDLESS)
+    assert (names(planned), planned.batches[0].due) == ([["a", "b"]], 90.0)
+
+
 def test_who_has_just_begun_to_wait_does_not_come_along(core):
     early = waiting("b", due=100.5, since=98.5, core=core)
     assert names(core.plan(100.0, [waiting(due=100.0, core=core), early], ENDLESS)) == [["a"]]
