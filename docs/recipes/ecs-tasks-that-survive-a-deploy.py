@@ -26,7 +26,7 @@ with DAG(
         cluster="etl",
         task_definition="nightly-export:7",
         launch_type="FARGATE",
-        overrides={"containerOverrides": [{"name": "export", "command": ["export", "{{ ds_nodash }}"]}]},
+        overrides={"containerOverrides": [{"name": "export", "command": ["export", "{{ run_id }}"]}]},
         network_configuration={"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
     )
     # END task

@@ -12,7 +12,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
 ):
     # START ecs
-    EcsRunTaskOperator(
+    ecs = EcsRunTaskOperator(
         task_id="ecs",
         aws_conn_id="aws_ecs",
         cluster="etl",
@@ -24,11 +24,17 @@ with DAG(
     # END ecs
 
     # START ecs-sensor
-    EcsTaskStateSensor(task_id="ecs_state", aws_conn_id="aws_watch", cluster="etl", task="0123456789abcdef")
+    ecs_state = EcsTaskStateSensor(
+        task_id="ecs_state",
+        aws_conn_id="aws_watch",
+        cluster="etl",
+        task="{{ ti.xcom_pull('ecs', key='ecs_task_arn') }}",
+        target_state="STOPPED",
+    )
     # END ecs-sensor
 
     # START emr
-    EmrAddStepsOperator(
+    emr = EmrAddStepsOperator(
         task_id="emr",
         aws_conn_id="aws_emr",
         job_flow_name="etl",
@@ -39,5 +45,13 @@ with DAG(
     # END emr
 
     # START emr-sensor
-    EmrStepSensor(task_id="emr_state", aws_conn_id="aws_watch", job_flow_id="j-1", step_id="s-1")
+    emr_state = EmrStepSensor(
+        task_id="emr_state",
+        aws_conn_id="aws_watch",
+        job_flow_id="{{ ti.xcom_pull('emr', key='job_flow_id') }}",
+        step_id="{{ ti.xcom_pull('emr')[0] }}",
+    )
     # END emr-sensor
+
+    ecs >> ecs_state
+    emr >> emr_state

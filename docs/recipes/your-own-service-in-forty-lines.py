@@ -14,7 +14,7 @@ with DAG(
     GlueJobOperator(
         task_id="compact",
         job_name="compact-events",
-        arguments={"--day": "{{ ds }}"},
+        arguments={"--run": "{{ run_id }}"},
         retries=2,
         infrastructure_retries=3,
     )

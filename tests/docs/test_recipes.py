@@ -68,6 +68,14 @@ def test_every_recipe_stands_in_the_index():
     assert not [page.stem for page in PAGES if f"\n{page.stem}\n" not in index]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=stem)
+def test_every_recipe_runs_in_a_system_test(page):
+    """By a fixture of the page's name, see test_recipes_on_a_real_airflow.py, or by its file."""
+    tests = "".join(path.read_text() for path in (Path(__file__).parents[1] / "system").rglob("test_*.py"))
+    name = page.stem.replace("-", "_")
+    assert re.search(rf"^def {name}\(|fixture\(.*name=\"{name}\"|\b{page.stem}\.py\b", tests, re.MULTILINE)
+
+
 PROVIDER = "airflow.providers.amazon.aws"
 REPLACED = [
     pytest.param(f"{PROVIDER}.operators.ecs", "EcsRunTaskOperator", id="EcsRunTaskOperator"),
