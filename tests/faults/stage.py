@@ -1,0 +1,372 @@
+"""The stage: a real Airflow on PostgreSQL, a fake AWS over loopback, and an observer of Airflow's tables."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import airflow_resilient
+from airflow_resilient.testing import FakeAws
+from airflow_resilient.testing._fake_faults import Fault
+from airflow_resilient.testing.local_airflow import LocalAirflow
+
+from . import broken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from airflow_resilient.testing._fake_wire import Reply, Request
+
+HERE = Path(__file__).parent
+IMPLEMENTATIONS = ("ours", "provider")
+SERVICES = ("ecs", "emr")
+SHARED = "etl"
+"""Cluster of all jobs that need none of their own."""
+CONNECTIONS = ("aws_default", "aws_throttled", "aws_broken", "aws_denied")
+
+
+class GaveUp(Exception):
+    """Something did not happen in time."""
+
+
+# --- AWS --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Hold:
+    """An answer that AWS keeps back: what was asked for has been carried out."""
+
+    operation: str
+    job: str
+    reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class Trouble:
+    """Faults of the calls about one cluster."""
+
+    operations: tuple[str, ...]
+    cluster: str
+    fault: Fault
+    times: int | None
+    met: int = 0
+
+
+class Aws(FakeAws):
+    """A fake AWS that troubles single jobs or clusters, and remembers what was looked at and cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._holds: list[Hold] = []
+        self._troubles: list[Trouble] = []
+        self.looked: dict[str, float] = {}  # id of a job: when it was looked at last
+        self.lags: dict[str, float] = {}  # id of an EMR cluster: how late new steps are listed
+        self.cancels: dict[str, float] = {}  # id of a job: when its end was first asked for
+
+    def hold(self, operation: str, job: str) -> Hold:
+        """Carry out the next call that names this job, and keep its answer back."""
+        made = Hold(operation, job)
+        self._holds.append(made)
+        return made
+
+    def trouble(self, cluster: str, *operations: str, times: int | None = None, **fault: Any) -> Trouble:
+        """Let calls about one cluster fail, until :meth:`calm`; see `FakeAws.fail_next` for the keywords."""
+        made = Trouble(operations, cluster, Fault("", **fault), times)
+        self._troubles.append(made)
+        return made
+
+    def calm(self, cluster: str) -> None:
+        """End the trouble of a cluster."""
+        self._troubles = [trouble for trouble in self._troubles if trouble.cluster != cluster]
+
+    def _front(self, request: Request, let_moto_act: Callable[[], object]) -> Reply | None:
+        reply = super()._front(request, let_moto_act)
+        for hold in list(self._holds):
+            if hold.operation == request.operation and hold.job == _job_named(request):
+                self._holds.remove(hold)
+                hold.reached.set()
+                hold.released.wait(240)
+        return reply
+
+    def _answer(self, request: Request, let_moto_act: Callable[[], object], time: float) -> Reply | None:
+        names = (str(request.params.get(name)) for name in ("cluster", "ClusterId", "JobFlowId"))
+        clusters = {name.rpartition("/")[2] for name in names}  # ECS clusters are named by ARN, too
+        for trouble in self._troubles:
+            if trouble.cluster in clusters and request.operation in trouble.operations:
+                if trouble.times is not None and trouble.met >= trouble.times:
+                    continue
+                trouble.met += 1
+                if trouble.fault.carried_out:
+                    self._act(request)
+                raise trouble.fault.error_for(request)
+        self.emr.visible_after_seconds = self.lags.get(str(request.params.get("ClusterId")), 0.0)
+        reply = super()._answer(request, let_moto_act, time)
+        self._note(request, time)
+        return reply
+
+    def _note(self, request: Request, now: float) -> None:
+        """Remember looks and cancels that AWS has answered."""
+        params = request.params
+        if request.operation == "ecs:DescribeTasks":
+            self.looked.update((str(task).rpartition("/")[2], now) for task in params.get("tasks", []))
+        elif request.operation in ("emr:ListSteps", "emr:DescribeStep"):
+            ids = params.get("StepIds") or [params["StepId"]] if "StepId" in params else params.get("StepIds")
+            if not ids:
+                ids = [step.id for step in self.emr.steps(params["ClusterId"]) if step.live]
+            self.looked.update((step_id, now) for step_id in ids)
+        elif request.operation == "ecs:StopTask":
+            self.cancels.setdefault(str(params["task"]).rpartition("/")[2], now)
+        elif request.operation == "emr:CancelSteps":
+            for step_id in params["StepIds"]:
+                self.cancels.setdefault(step_id, now)
+
+
+def _job_named(request: Request) -> str:
+    """The job that a submit is about."""
+    if request.operation == "ecs:RunTask":
+        return str(request.params["taskDefinition"])
+    if request.operation == "emr:AddJobFlowSteps":
+        return str(request.params["Steps"][0]["Name"]).split(" ", 1)[0]
+    return ""
+
+
+# --- Airflow's tables -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a task instance.
+
+    :param id: of the try.
+    :param triggerer: id of the triggerer that has its trigger; ``None`` when none has.
+    :param run: state of its DAG run.
+    """
+
+    id: str
+    state: str | None
+    try_number: int
+    max_tries: int
+    start: float | None
+    triggerer: int | None
+    run: str | None
+
+
+Key = tuple[str, str]  # DAG and run
+
+
+class Observer:
+    """Looks at all task instances several times a second, by one query: asking the API would be a load."""
+
+    def __init__(self, url: str) -> None:
+        import sqlalchemy
+
+        self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
+        self._text = sqlalchemy.text
+        self._news = threading.Condition()
+        self._looks: dict[Key, Look] = {}
+        self._histories: dict[Key, list[tuple[float, str]]] = defaultdict(list)
+        self._rounds = 0
+        self._stop = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        self._engine.dispose()
+
+    def look(self, key: Key) -> Look | None:
+        """The latest look at the task instance of a run; ``None`` when there is none (any more)."""
+        with self._news:
+            return self._looks.get(key)
+
+    def history(self, key: Key) -> list[tuple[float, str]]:
+        """When its state, try or ``max_tries`` was seen to change, and to what."""
+        with self._news:
+            return list(self._histories[key])
+
+    def wait(self, predicate: Callable[[], Any], timeout: float, what: str) -> Any:
+        """Ask after each look until the answer is true.
+
+        :raises GaveUp: after ``timeout`` seconds.
+        """
+        until = time.monotonic() + timeout
+        while not (answer := predicate()):
+            if self._error:
+                raise GaveUp(f"the observer died: {self._error!r}")
+            if time.monotonic() > until:
+                raise GaveUp(f"waited {timeout:.0f} s until {what}, in vain")
+            with self._news:
+                self._news.wait(1)
+        return answer
+
+    def fresh(self) -> None:
+        """Wait for a look that began after this call."""
+        with self._news:
+            wanted = self._rounds + 2
+            self._news.wait_for(lambda: self._rounds >= wanted or self._error, 30)
+
+    def scalar(self, query: str, **parameters: Any) -> Any:
+        """Ask the database for one value."""
+        with self._engine.connect() as connection:
+            return connection.execute(self._text(query), parameters).scalar()
+
+    def told(self, key: Key) -> str:
+        """What Airflow's audit log says of a run, for a person."""
+        query = "SELECT event, try_number, extra FROM log WHERE dag_id = :dag AND run_id = :run ORDER BY id"
+        with self._engine.connect() as connection:
+            rows = connection.execute(self._text(query), {"dag": key[0], "run": key[1]}).all()
+        return "\n".join(" ".join(str(part) for part in row) for row in rows)
+
+    def change(self, statement: str, **parameters: Any) -> None:
+        """Change Airflow's tables, as time or another component would."""
+        with self._engine.begin() as connection:
+            connection.execute(self._text(statement), parameters)
+
+    def mismatches(self, key: Key) -> set[int]:
+        """Which tries of a run the scheduler has failed because the executor's news did not fit."""
+        query = (
+            "SELECT try_number FROM log WHERE event = 'state mismatch' AND dag_id = :dag AND run_id = :run"
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(self._text(query), {"dag": key[0], "run": key[1]}).all()
+        return {int(number or 0) for (number,) in rows}
+
+    def _run(self) -> None:
+        query = self._text(
+            "SELECT ti.dag_id, ti.run_id, ti.id, ti.state, ti.try_number, ti.max_tries, ti.start_date,"
+            " t.triggerer_id, dr.state FROM task_instance ti LEFT JOIN trigger t ON t.id = ti.trigger_id"
+            " JOIN dag_run dr ON dr.dag_id = ti.dag_id AND dr.run_id = ti.run_id"
+        )
+        try:
+            while not self._stop.wait(0.2):
+                with self._engine.connect() as connection:
+                    rows = connection.execute(query).all()
+                looks = {
+                    (dag, run): Look(
+                        str(of), state, tries or 0, most, start and start.timestamp(), triggerer, of_run
+                    )
+                    for dag, run, of, state, tries, most, start, triggerer, of_run in rows
+                }
+                now = time.time()
+                with self._news:
+                    for key in looks.keys() | self._looks.keys():
+                        told = _in_brief(looks.get(key))
+                        if told != _in_brief(self._looks.get(key)):
+                            self._histories[key].append((now, told))
+                    self._looks = looks
+                    self._rounds += 1
+                    self._news.notify_all()
+        except Exception as error:  # noqa: BLE001 - told to whoever waits
+            self._error = error
+
+
+def _in_brief(look: Look | None) -> str:
+    return f"{look.state}/{look.try_number}({look.max_tries})" if look else "gone"
+
+
+# --- all of it --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stage:
+    """What is there while the matrix is played."""
+
+    aws: Aws
+    airflow: LocalAirflow
+    observer: Observer
+    gates: Path
+    say: Callable[[str], object]
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What a phase tells its steps."""
+    brief: bool = False
+    """The part for every check: waits that are "minutes" are shorter."""
+
+    def cluster(self, name: str) -> str:
+        """Make a cluster of this name for both services; give the id of EMR's."""
+        self.aws.make_ecs_cluster(name)
+        return self.aws.make_emr_cluster(name, concurrency=200)
+
+
+@contextlib.contextmanager
+def stage(
+    database_url: str,
+    *,
+    implementations: Sequence[str] = IMPLEMENTATIONS,
+    say: Callable[[str], object] = print,
+    brief: bool = False,
+    python: str = sys.executable,
+    home: Path | None = None,
+) -> Iterator[Stage]:
+    """Start everything."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="faults-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        for part in ("dags", "gates", "broken"):
+            (folder / part).mkdir()
+        for implementation in implementations:
+            shutil.copyfile(HERE / "dags" / "fault_dags.py", folder / "dags" / f"{implementation}.py")
+            if implementation in broken.BY_ID:
+                broken.write(broken.BY_ID[implementation], folder / "broken")
+        package = str(Path(airflow_resilient.__file__).parent.parent)
+        path = os.pathsep.join(
+            filter(
+                None, [package, str(HERE / "on_path"), str(folder / "broken"), os.environ.get("PYTHONPATH")]
+            )
+        )
+        aws = stack.enter_context(Aws().serve())
+        airflow = stack.enter_context(
+            LocalAirflow(
+                folder / "dags",
+                database_url=database_url,
+                connections=dict.fromkeys(CONNECTIONS, aws.airflow_connection()),
+                config={
+                    ("core", "dagbag_import_timeout"): 120,  # a busy machine is no fault of a DAG
+                    ("core", "parallelism"): 16,
+                    ("core", "plugins_folder"): HERE / "plugins",
+                    # By default workers ask five times, which is over in a quarter of a minute.
+                    ("workers", "execution_api_retries"): 40,
+                    ("workers", "execution_api_retry_wait_max"): 5,
+                },
+                environment={"PYTHONPATH": path, "FAULT_GATES": str(folder / "gates")},
+                python=python,
+                home=home,
+                progress=say,
+            )
+        )
+        # Not started with the others: one phase only needs it.
+        airflow._components["triggerer-2"] = replace(airflow._components["triggerer"], name="triggerer-2")
+        observer = Observer(database_url)
+        observer.start()
+        stack.callback(observer.close)
+        made = Stage(aws, airflow, observer, folder / "gates", say, brief=brief)
+        made.cluster(SHARED)
+        for implementation in implementations:
+            for service in SERVICES:
+                airflow.wait_for_dag(f"{implementation}_{service}_plain", 120)
+        yield made
+
+
+@contextlib.contextmanager
+def database() -> Iterator[str]:
+    """An empty PostgreSQL database of our own."""
+    sys.path.insert(0, str(HERE.parent / "system"))
+    try:
+        import servers
+    finally:
+        sys.path.pop(0)
+    with servers.postgresql("faults") as url:
+        yield url("faults")
