@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from .operators import (
         RemoteJobSensor as RemoteJobSensor,
     )
+    from .orphans import OrphanSweepOperator as OrphanSweepOperator
     from .timezones import (
         LocalTime as LocalTime,
     )
@@ -113,6 +114,7 @@ _HOME = {
     "LogTail": "operators",
     "NoCapacity": "errors",
     "NotSubmitted": "errors",
+    "OrphanSweepOperator": "orphans",
     "Patience": "watch",
     "Phase": "jobs",
     "RemoteJobOperator": "operators",

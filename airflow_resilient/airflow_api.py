@@ -9,29 +9,32 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from .jobs import Senses
 from .operators import LEFT_XCOM
-from .sweep import Instance, NoAnswer, persist
+from .sweep import ATTEMPTS, Instance, NoAnswer, persist
 
 if TYPE_CHECKING:
     import httpx
+
+T = TypeVar("T")
 
 _PAGE = 100
 """Task instances on a page. Source: ``[api] maximum_page_limit``, 100 by default on 2.11 and 3.x."""
 _BEGINNING = datetime(2015, 1, 1, tzinfo=timezone.utc).timestamp()
 _INSTANT = 2e-6  # seconds; rows that changed within it cannot be told apart by time
 _ROUNDS = 3
+_MOST_QUESTIONS = 20_000  # about a million task instances
 _PASSES = (429, 500, 502, 503, 504)
 _DENIED, _NOT_FOUND, _UNAUTHORIZED = 403, 404, 401
 _MOST_TEXT = 300
 
 
-class _TryAgain(Exception):
+class _TryAgain(NoAnswer):
     """The same question may be answered later."""
 
 
@@ -77,25 +80,18 @@ class AirflowApi:
     # --- what a sweep asks ---
 
     def instances(self, states: Sequence[str] = (), changed_since: float = 0.0) -> Iterator[Instance]:
-        """See `sweep.Airflow.instances`.
+        """See `sweep.Airflow.instances`."""
 
-        The rows are asked for in slices of the time at which they changed last, oldest first, each so short
-        that it fits on one page: pages by number lose rows when others move, and 2.11 does not sort them. A
-        row that changes meanwhile moves to a later slice, never to an earlier one, so that none is lost.
-        """
-        slices: list[tuple[float, float | None]] = [(max(changed_since, _BEGINNING), None)]
-        while slices:
-            begin, end = slices.pop()
-            rows, total = self._page(begin, end, states)
-            if total <= len(rows):
-                yield from map(_instance, rows)
-                continue
-            upper = end if end is not None else max(self._senses.now(), begin + 1.0)
-            if upper - begin <= _INSTANT:
-                yield from self._of_one_instant(begin, end, states)
-                continue
-            middle = begin + (upper - begin) / 2
-            slices += [(middle, end), (begin, middle)]
+        def page(begin: float, end: float | None) -> tuple[list[Mapping[str, Any]], int]:
+            """The rows that changed last in that time, as many as fit on a page, and how many there are."""
+            return self._page(begin, end, states)
+
+        def all_at_once(begin: float, end: float | None) -> Iterator[Mapping[str, Any]]:
+            """The rows that changed in one instant."""
+            return self._of_one_instant(begin, end, states)
+
+        rows = in_slices(page, max(changed_since, _BEGINNING), self._senses.now, all_at_once)
+        yield from map(_instance, rows)
 
     def look(self, instance: Instance) -> Instance | None:
         """See `sweep.Airflow.look`."""
@@ -140,7 +136,7 @@ class AirflowApi:
     def run_start(self, instance: Instance) -> float:
         """Start of its DAG run in seconds since 1970; 0 when it has not started."""
         path = f"/dags/{_quoted(instance.dag_id)}/dagRuns/{_quoted(instance.run_id)}"
-        return _seconds(self._known(path).get("start_date")) or 0.0
+        return seconds(self._known(path).get("start_date")) or 0.0
 
     def xcom(self, instance: Instance, key: str) -> Any:
         """The value of an XCom of its latest try; ``None`` when there is none.
@@ -163,7 +159,9 @@ class AirflowApi:
         answer = self._known("/dags/~/dagRuns/~/taskInstances", query)
         return answer["task_instances"], int(answer["total_entries"])
 
-    def _of_one_instant(self, begin: float, end: float | None, states: Sequence[str]) -> Iterator[Instance]:
+    def _of_one_instant(
+        self, begin: float, end: float | None, states: Sequence[str]
+    ) -> Iterator[Mapping[str, Any]]:
         """More rows than fit on a page, which one statement changed: pages by number, until all were seen."""
         for _ in range(_ROUNDS):
             found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
@@ -176,7 +174,7 @@ class AirflowApi:
                 if not rows or offset >= total:
                     break
             if totals == {len(found)}:
-                yield from map(_instance, found.values())
+                yield from found.values()
                 return
         raise NoAnswer(
             f"{self.url} shows other task instances each time it is asked for those that changed at "
@@ -205,7 +203,8 @@ class AirflowApi:
         if self._client is None:
             self._client = httpx.Client(verify=self._verify, timeout=self._timeout, follow_redirects=False)
         for api in ("/api/v2", "/api/v1"):
-            if self._answer("GET", f"{api}/version", missing=True, any_text=True) is not None:
+            # A wrong URL is worth a few attempts only.
+            if self._answer("GET", f"{api}/version", missing=True, any_text=True, attempts=3) is not None:
                 self._api = api
                 break
         else:
@@ -249,6 +248,7 @@ class AirflowApi:
         body: Mapping[str, Any] | None = None,
         missing: bool = False,
         any_text: bool = False,
+        attempts: int = ATTEMPTS,
     ) -> dict[str, Any] | None:
         """One answer, with trouble waited out that passes.
 
@@ -271,7 +271,7 @@ class AirflowApi:
 
         while True:
             try:
-                response = persist(ask, lambda error: isinstance(error, _TryAgain), self._senses)
+                response = persist(ask, _passes, self._senses, attempts)
             except _TryAgain as error:
                 raise NoAnswer(f"{self.url} does not answer: {error}") from None
             except httpx.InvalidURL as error:
@@ -292,6 +292,47 @@ class AirflowApi:
         return found if isinstance(found, dict) else {"answer": found}
 
 
+def in_slices(
+    page: Callable[[float, float | None], tuple[Sequence[T], int]],
+    begin: float,
+    now: Callable[[], float],
+    all_at_once: Callable[[float, float | None], Iterable[T]],
+) -> Iterator[T]:
+    """Every row that changed last at `begin` or later, from pages that cannot be turned safely.
+
+    Pages by number lose rows when others move, and 2.11 does not even sort them. So the rows are asked for in
+    slices of the time at which they changed last, oldest first, each so short that it fits on one page. A row
+    that changes meanwhile moves to a later slice, never to an earlier one, so none is lost; one may come
+    twice.
+
+    :param page: given the bounds of a slice, both inclusive, ``None`` for no end: rows in it, and how many
+        there are; fewer rows than there are: they did not fit.
+    :param now: the time, in seconds since 1970.
+    :param all_at_once: reads a slice that is too short to be cut.
+    :raises NoAnswer: it does not come to an end.
+    """
+    slices: list[tuple[float, float | None]] = [(begin, None)]
+    for _ in range(_MOST_QUESTIONS):
+        if not slices:
+            return
+        start, end = slices.pop()
+        rows, total = page(start, end)
+        if total <= len(rows):
+            yield from rows
+            continue
+        upper = end if end is not None else max(now(), start + 1.0)
+        if upper - start <= _INSTANT:
+            yield from all_at_once(start, end)
+            continue
+        middle = start + (upper - start) / 2
+        slices += [(middle, end), (start, middle)]
+    raise NoAnswer(f"task instances change faster than they can be read, by pages of {_PAGE}: sweep at night")
+
+
+def _passes(error: Exception) -> bool:
+    return isinstance(error, _TryAgain)
+
+
 _KEY = ("dag_id", "dag_run_id", "task_id", "map_index")
 
 
@@ -305,8 +346,8 @@ def _instance(raw: Mapping[str, Any]) -> Instance:
         state=raw["state"],
         try_number=int(raw["try_number"] or 0),
         max_tries=int(raw["max_tries"] or 0),
-        started=_seconds(raw.get("start_date")),
-        ended=_seconds(raw.get("end_date")),
+        started=seconds(raw.get("start_date")),
+        ended=seconds(raw.get("end_date")),
         pool_slots=int(raw.get("pool_slots") or 1),
         raw=raw,
     )
@@ -325,7 +366,12 @@ def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="microseconds")
 
 
-def _seconds(moment: str | None) -> float | None:
+def seconds(moment: str | None) -> float | None:
+    """A time of the API in seconds since 1970.
+
+    >>> seconds("1970-01-01T00:01:00.5Z"), seconds(None)
+    (60.5, None)
+    """
     return None if not moment else datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
 
 

@@ -38,7 +38,9 @@ LOST_LEASE = 3600.0
 _ID = re.compile(r"[^\s,'\"\[\]()\\]+")  # in a list of ids, written as JSON or as Python
 _TOGETHER = 20  # jobs of deleted runs that are cancelled after one more search for their task instances
 _LOOKS_FOR_HIDDEN = 3
-_ATTEMPTS, _LONGEST_PAUSE = 7, 30.0  # a minute in all: longer than any bucket of AWS takes to refill
+ATTEMPTS = 7
+"""How often a question is asked; with the pauses a minute in all, longer than AWS's buckets take to refill."""
+_LONGEST_PAUSE = 30.0
 _FIRST_LOOK, _RAREST_LOOK = 2.0, 10.0  # seconds between two looks at what was cancelled
 
 
@@ -165,6 +167,9 @@ class Kind(str, Enum):
     def orphan(self) -> bool:
         """Whether nobody wants it."""
         return self in (Kind.ENDED, Kind.SUPERSEDED, Kind.DELETED)
+
+
+_ORDER = (Kind.UNKNOWN, Kind.ENDED, Kind.SUPERSEDED, Kind.DELETED, Kind.YOUNG, Kind.LEFT, Kind.WANTED)
 
 
 @dataclass(frozen=True)
@@ -348,8 +353,7 @@ def sweep(
     findings = [Finding(place.name, job, *asked.judge(job)) for place, job in ours]
     if cancel:
         findings = _end(findings, {place.name: place.service for place in places}, asked, senses, wait)
-    order = list(Kind)
-    findings.sort(key=lambda each: (-order.index(each.verdict.kind), each.job.created))
+    findings.sort(key=lambda each: (_ORDER.index(each.verdict.kind), each.job.created))
     return Report(namespace, tuple(findings), len(listed) - len(ours), tuple(troubles))
 
 
@@ -577,8 +581,13 @@ def _look(finding: Finding, service: Sweepable) -> Finding:
     return replace(finding, job=finding.job.learn(looks[0])) if looks else finding
 
 
-def persist(call: Callable[[], T], is_transient: Callable[[Exception], bool], senses: Senses) -> T:
-    """What `call` returns, after waiting out errors that pass, for about a minute at most.
+def persist(
+    call: Callable[[], T],
+    is_transient: Callable[[Exception], bool],
+    senses: Senses,
+    attempts: int = ATTEMPTS,
+) -> T:
+    """What `call` returns, after waiting out errors that pass.
 
     :raises Exception: what it raised last.
     """
@@ -587,7 +596,7 @@ def persist(call: Callable[[], T], is_transient: Callable[[Exception], bool], se
         try:
             return call()
         except Exception as error:  # noqa: PERF203 - a call over the network costs more than a try
-            if attempt >= _ATTEMPTS or not is_transient(error):
+            if attempt >= attempts or not is_transient(error):
                 raise
             pause = jitter(doubling(1.0, attempt, _LONGEST_PAUSE), senses.random)
             senses.log.warning("no answer (%s): asking again in %.0f s", _told(error), pause)
@@ -596,4 +605,4 @@ def persist(call: Callable[[], T], is_transient: Callable[[Exception], bool], se
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, NoAnswer) else f"{type(error).__name__}: {error}"
