@@ -96,10 +96,9 @@ def database():
     if compat.airflow_version() >= (3, 0):
         pytest.skip("triggers of Airflow 3 ask the triggerer's API, see the system tests")
     migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
-    subprocess.run(migrate, check=True, capture_output=True, timeout=300)
+    subprocess.run(migrate, check=True, capture_output=True, timeout=600)
 
 
-@pytest.mark.xdist_group("database")
 @pytest.mark.parametrize(
     ("state", "cancelled"),
     [
