@@ -15,26 +15,23 @@ STEP = {
     "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["true"]},
 }
 
-for suffix, more in {"": {}, "_limited": {"execution_timeout": timedelta(seconds=20), "retries": 0}}.items():
-    with DAG(f"emr{suffix}", schedule=None, default_args={**ARGS, **more}) as emr:
-        EmrAddStepsOperator(
-            task_id="job",
-            job_flow_name="etl",
-            cluster_states=["WAITING", "RUNNING"],
-            steps=[STEP],
-            wait_for_completion=True,
-        )
-    globals()[f"emr{suffix}"] = emr
+with DAG("emr", schedule=None, default_args=ARGS) as emr:
+    EmrAddStepsOperator(
+        task_id="job",
+        job_flow_name="etl",
+        cluster_states=["WAITING", "RUNNING"],
+        steps=[STEP],
+        wait_for_completion=True,
+    )
 
-    with DAG(f"ecs{suffix}", schedule=None, default_args={**ARGS, **more}) as ecs:
-        EcsRunTaskOperator(
-            task_id="job",
-            cluster="etl",
-            task_definition="{{ dag_run.conf['job'] }}",
-            overrides={},
-            launch_type="FARGATE",
-        )
-    globals()[f"ecs{suffix}"] = ecs
+with DAG("ecs", schedule=None, default_args=ARGS) as ecs:
+    EcsRunTaskOperator(
+        task_id="job",
+        cluster="etl",
+        task_definition="{{ dag_run.conf['job'] }}",
+        overrides={},
+        launch_type="FARGATE",
+    )
 
 with DAG("ecs_logs", schedule=None, default_args=ARGS) as ecs_logs:
     EcsRunTaskOperator(
