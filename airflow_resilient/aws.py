@@ -9,7 +9,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -161,11 +161,7 @@ class AwsAccess:
     region_name: str | None = None
     verify: bool | str | None = None
     botocore_config: Mapping[str, Any] | None = None
-    listener: Callable[[str, Answer], None] | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
-    """Told of every call that a client makes, and how it was answered: ``("emr:ListSteps", "well")``. What
-    botocore tries again by itself is told each time."""
+    _bucket: SharedBucket | None = field(default=None, init=False, repr=False, compare=False)
     _clients: dict[tuple[str, str | None, _Kind], Any] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -230,14 +226,11 @@ class AwsAccess:
         return is_transient(error)
 
     def count_in(self, bucket: SharedBucket) -> None:
-        """Take every call of the bucket's operations from `bucket`, those outside of looks, too."""
+        """Count every call of the bucket's operations in `bucket`, those outside of looks, too.
 
-        def listener(operation: str, answer: Answer) -> None:
-            """Tell the bucket."""
-            if operation in bucket.budget.operations:
-                bucket.heard(answer)
-
-        self.listener = listener
+        What botocore tries again by itself is counted each time.
+        """
+        self._bucket = bucket
 
     def account(self, service: str) -> str:
         """What tells the budget of calls from that of another account or region: connection and region.
@@ -270,17 +263,28 @@ class AwsAccess:
             if kind == "look":
                 once = Config(connect_timeout=LOOK_TIMEOUT, read_timeout=LOOK_TIMEOUT).merge(once)
             client = hook.get_client_type(region_name=hook.region_name, config=once)
+        client.meta.events.register_first("before-send", partial(self._asking, service))
         client.meta.events.register("response-received", partial(self._answered, service))
         return client
 
+    def _asking(self, service: str, event_name: str, **_: Any) -> None:
+        """Wait for a call to be free. botocore calls this before each attempt."""
+        if self._bucket is not None and _operation(service, event_name) in self._bucket.budget.operations:
+            self._bucket.enter()
+
     def _answered(self, service: str, event_name: str, parsed_response: Any = None, **_: Any) -> None:
-        """Tell the listener how a call was answered. botocore calls this after each attempt."""
-        if self.listener is None:
+        """Count a call. botocore calls this after each attempt, with no response where there was none."""
+        if self._bucket is None or _operation(service, event_name) not in self._bucket.budget.operations:
             return
         answer: Answer = "well"
         if parsed_response is None or parsed_response.get("Error"):
             answer = "throttled" if _is_throttled(parsed_response) else "error"
-        self.listener(f"{service}:{event_name.rpartition('.')[2]}", answer)
+        self._bucket.heard(answer)
+
+
+def _operation(service: str, event_name: str) -> str:
+    """``emr:ListSteps`` for botocore's event ``before-send.emr.ListSteps``."""
+    return f"{service}:{event_name.rpartition('.')[2]}"
 
 
 def partition_of(region_name: str | None) -> str:

@@ -21,6 +21,9 @@ FLOOR = 16
 STEPS = 50
 """Answers that it takes to go from nothing to the ceiling; from half the ceiling it takes half of them."""
 
+LONGEST_ENTRY = 10.0
+"""Seconds that a look under way waits for one more call."""
+
 Answer = Literal["well", "throttled", "error"]
 """How a call was answered."""
 
@@ -125,18 +128,26 @@ class SharedBucket:
     """One bucket for all who use the same API of the same account; safe to share between threads.
 
     :param now: the clock, in seconds.
+    :param sleep: waits that many seconds; called in threads only.
 
     :ivar state: the `Bucket`, as of its last change.
     :ivar calls: how many calls were made, retries of botocore and calls outside of looks included.
     :ivar throttles: how many of them were refused because there were too many.
     """
 
-    def __init__(self, budget: Budget, share: float = 1.0, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        share: float = 1.0,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.budget = budget
         self.state = budget.bucket(share, now())
         self.calls = 0
         self.throttles = 0
         self._now = now
+        self._sleep = sleep
         self._lock = threading.Lock()
         self._thread = threading.local()
         self._short: weakref.WeakKeyDictionary[object, tuple[float, float]] = weakref.WeakKeyDictionary()
@@ -164,7 +175,7 @@ class SharedBucket:
     def reserve(self, calls: float) -> None:
         """Take what a look will cost; `paying` settles it."""
         with self._lock:
-            self.state = self.state.spent(calls)
+            self.state = self.state.refilled(self._now()).spent(calls)
 
     @contextmanager
     def paying(self, reserved: float) -> Iterator[None]:
@@ -180,6 +191,22 @@ class SharedBucket:
             with self._lock:
                 if self.state.slowed < paid.sent:
                     self.state = self.state.spent(-paid.left)
+
+    def enter(self) -> None:
+        """Wait for a call that was not reserved for the look of this thread, which is dearer than thought.
+
+        Calls outside of looks (a cancel, a search before a submit) do not wait. Neither does anybody wait for
+        long: a call that is made too soon is a debt, which is paid before the next look.
+        """
+        paid: _Paid | None = getattr(self._thread, "paid", None)
+        if paid is None or paid.left >= 1:
+            return
+        with self._lock:
+            wait = self.state.refilled(self._now()).wait_for(1)
+        if wait > 0:
+            self._sleep(min(wait, LONGEST_ENTRY))
+        self.reserve(1)
+        paid.left += 1
 
     def heard(self, answer: Answer, *, calls: int = 1) -> None:
         """Take in how `calls` were answered, which this thread has made."""

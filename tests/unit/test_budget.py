@@ -187,6 +187,38 @@ def test_what_a_look_needed_beyond_its_reserve_is_a_debt():
     assert made.state.tokens == -2.0
 
 
+def test_a_look_that_turns_out_dearer_waits_for_each_further_call():
+    made, clock = shared(tokens=2.5)
+    slept = []
+    made._sleep = lambda seconds: (slept.append(seconds), setattr(clock, "time", clock.time + seconds))
+    made.reserve(2)
+    with made.paying(2):
+        for _ in range(4):
+            made.enter()
+            made.heard("well")
+    assert slept == pytest.approx([1.0, 2.0])
+    assert made.state.tokens == pytest.approx(0.0)
+
+
+def test_but_it_waits_for_no_call_longer_than_bearable():
+    made, _ = shared(tokens=0.0, rate=0.01)
+    slept = []
+    made._sleep = slept.append
+    with made.paying(0):
+        made.enter()
+        made.heard("well")
+    assert slept == [real.LONGEST_ENTRY]
+    assert made.state.tokens == -1.0
+
+
+def test_a_call_outside_of_looks_does_not_wait():
+    made, _ = shared(tokens=-5.0)
+    made._sleep = pytest.fail
+    made.enter()
+    made.heard("well")
+    assert made.state.tokens == -6.0
+
+
 def test_calls_outside_of_looks_count_too():
     made, _ = shared()
     made.heard("error")

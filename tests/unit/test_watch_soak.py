@@ -14,6 +14,7 @@ import pytest
 
 from airflow_resilient import watch as module
 from airflow_resilient.budget import Budget, SharedBucket
+from airflow_resilient.ecs import EcsTasks
 from airflow_resilient.jobs import Claim, Job, Phase
 from airflow_resilient.testing._made_up_time import MadeUpTime, in_line
 from airflow_resilient.watch import Patience, SharedWatch
@@ -250,6 +251,49 @@ def test_a_wait_costs_kilobytes(soak, count):
     finally:
         tracemalloc.stop()
     assert each < 10_000
+
+
+class ManyTasks(Timetable):
+    """As ECS: a hundred in a call, twenty calls a second for the account."""
+
+    batch_size = 100
+    budget = EcsTasks.budget
+
+
+def test_ten_thousand_tasks_are_looked_at_every_fifteen_seconds_within_half_the_budget_of_ecs():
+    loop = MadeUpTime()
+    service = ManyTasks(loop.time)
+    service.allowed = service.budget.per_second
+    bucket = SharedBucket(service.budget, 0.5, now=loop.time)
+    watch = SharedWatch(service, in_line, loop.time, lambda: 0.5, wall=loop.time, bucket=bucket)
+    job = Job("", Claim(FAMILY, 1), Phase.RUNNING, -1e4, "etl")
+
+    async def wait_for(number):
+        async with aclosing(watch.follow(replace(job, id=f"{number}@1e9"), Patience(poll=15.0))) as follow:
+            async for _ in follow:
+                pass
+
+    async def main():
+        waits = [asyncio.ensure_future(wait_for(number)) for number in range(10_000)]
+        oldest = []
+        for _ in range(3):
+            await asyncio.sleep(10)
+            oldest.append(watch.gauges()["oldest_look"])
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        return oldest
+
+    try:
+        oldest = loop.run_until_complete(main())
+    finally:
+        loop.close()
+    assert max(oldest) <= 15.0 + 0.1
+    assert service.answers == {"ok": len(service.calls)}
+    times = [time for time, _ in service.calls]
+    for begin in times:
+        assert sum(begin <= time <= begin + 10 for time in times) <= 50 + 10 * 10
+    assert len(times) <= 30 / (15 * 0.8) * 100 + 100, "a hundred tasks in a call"
 
 
 def test_a_cluster_with_one_step_is_not_starved_by_one_with_two_hundred(soak):
