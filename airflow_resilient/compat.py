@@ -100,8 +100,9 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
     if (3, 0) <= airflow_version() < (3, 3):
         from asgiref.sync import sync_to_async
 
-        # Shielded: a trigger that is cancelled must not take along a question that has been sent. On 3.0 and 3.1
-        # its answer would be taken for the next one's, and the triggerer dies ("Response read out of order").
+        # Shielded: a trigger that is cancelled must not take along a question that has been sent. On 3.0 and
+        # 3.1 its answer would be taken for the next one's, and the triggerer dies ("Response read out of
+        # order").
         asking = asyncio.ensure_future(sync_to_async(function, thread_sensitive=False)(*args))
         return await asyncio.shield(asking)
     return await in_own_thread(function, *args)

@@ -39,7 +39,7 @@ _ID = re.compile(r"[^\s,'\"\[\]()\\]+")  # in a list of ids, written as JSON or 
 _TOGETHER = 20  # jobs of deleted runs that are cancelled after one more search for their task instances
 _LOOKS_FOR_HIDDEN = 3
 ATTEMPTS = 7
-"""How often a question is asked; with the pauses a minute in all, longer than AWS's buckets take to refill."""
+"""How often a question is asked; with the pauses a minute in all: AWS's buckets refill sooner."""
 _LONGEST_PAUSE = 30.0
 _FIRST_LOOK, _RAREST_LOOK = 2.0, 10.0  # seconds between two looks at what was cancelled
 
