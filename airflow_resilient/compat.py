@@ -45,11 +45,13 @@ __all__ = [
     "current_context",
     "earlier_runs",
     "earlier_runs_that_passed",
+    "hostname",
     "in_thread",
     "recall",
     "remember",
     "sees_earlier_runs",
     "state_of",
+    "stats",
 ]
 
 T = TypeVar("T")
@@ -106,6 +108,26 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
         asking = asyncio.ensure_future(sync_to_async(function, thread_sensitive=False)(*args))
         return await asyncio.shield(asking)
     return await in_own_thread(function, *args)
+
+
+def stats() -> Any:
+    """Airflow's metrics in this process: something with ``incr`` and ``gauge``.
+
+    Its place has moved. In a triggerer of Airflow 3 it must be the core's, which that process sets up; the
+    Task SDK has one of its own, for tasks. Source: ``TriggererJobRunner._execute``.
+    """
+    if airflow_version() >= (3, 2):
+        from airflow.observability import stats as module
+    else:
+        from airflow import stats as module  # type: ignore[no-redef]
+    return module.Stats
+
+
+def hostname() -> str:
+    """The name of this machine, as Airflow tells it."""
+    from airflow.utils.net import get_hostname
+
+    return str(get_hostname())  # type: ignore[no-untyped-call]
 
 
 def remember(ti: Any, key: str, value: Any) -> None:

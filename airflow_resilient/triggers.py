@@ -15,6 +15,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from . import compat, settings
 from .budget import DEFAULT_BUDGET, shared_bucket
+from .company import accompany
 from .jobs import Job, RemoteJobs
 from .watch import Patience, SharedWatch
 
@@ -59,10 +60,13 @@ async def shared_watch(service: str, address: Mapping[str, Any]) -> SharedWatch:
     The service is made in a thread, because importing it may take long enough to hold up the loop.
     """
     key = json.dumps([service, address], sort_keys=True)
+    for loop in [loop for loop in _WATCHES if loop.is_closed()]:  # a watch knows its loop, so it keeps it
+        del _WATCHES[loop]
     watches = _WATCHES.setdefault(asyncio.get_running_loop(), {})
     if key not in watches:
         made = await compat.in_thread(make_watch, service, address)
         watches.setdefault(key, made)  # somebody else may have been quicker
+        accompany(lambda: list(watches.values()))
     return watches[key]
 
 

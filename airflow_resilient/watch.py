@@ -40,7 +40,9 @@ LATE = 5.0
 CALM = 60.0
 """Seconds without a late look after which the log says that this is over."""
 HURRIED = 3
-"""Quick looks at a job whose end was heard of; AWS's answers may lag behind its events."""
+"""Quick looks at a job of which an end was heard; AWS's answers may lag behind its events."""
+LEFT = 5000
+"""Names of jobs that are kept when nobody waits for them any more: late events are known by them."""
 _LONGEST_NAP = 3600.0
 _LEAST_NAP = 0.01  # sums of floats differ; without it the loop would turn on the spot
 _SPREAD = 0.2  # a look comes up to a fifth of its interval early, so that waits do not march in step
@@ -102,7 +104,7 @@ class Waiting:
         it may be the reason.
     :param age: how old the job was when the wait began, in seconds: after a restart of the triggerer, what
         had been looked at rarely is not looked at often again.
-    :param hurried: quick looks that are left to it, because its end was heard of.
+    :param hurried: quick looks that are left to it, because an end was heard of and not seen yet.
     :param looked: when it was last looked at; at first, when the wait began.
     """
 
@@ -140,7 +142,9 @@ def after_look(waiting: Waiting, look: Look, now: float, batch: int = 1) -> Wait
     """
     patience = waiting.patience
     due, hurried = now + waiting.interval(now), waiting.hurried
-    if hurried:
+    if isinstance(look, Job) and (look.phase, look.facts) != (waiting.job.phase, waiting.job.facts):
+        hurried = 0  # what was heard of is seen now
+    elif hurried:
         due, hurried = min(due, now + patience.first), hurried - 1
     if isinstance(look, Refused):
         if batch > 1:  # one bad id or one denied cluster must not harm its neighbours
@@ -474,6 +478,7 @@ class SharedWatch:
         self._looks: dict[asyncio.Task[None], str] = {}
         self._troubled: dict[str, _Trouble] = {}
         self._answered = -inf
+        self._left: dict[str, None] = {}
         self._pressure = Pressure()
         self._slow = False
         meter = getattr(service, "meter", None)
@@ -520,6 +525,10 @@ class SharedWatch:
             self._wake.set()
         return len(tickets)
 
+    def remembers(self, keys: Iterable[str]) -> bool:
+        """Whether somebody waited here for such a job a while ago, and does not any more."""
+        return any(key in self._left for key in keys)
+
     def gauges(self) -> dict[str, float]:
         """What is the case now: ``waits``, ``freshness``, ``oldest_look`` and ``calls_per_second``."""
         now = self._now()
@@ -562,6 +571,9 @@ class SharedWatch:
                 index[name].discard(ticket)
                 if not index[name]:
                     del index[name]
+        self._left.update(dict.fromkeys(wait.keys))
+        while len(self._left) > LEFT:
+            del self._left[next(iter(self._left))]
         if not self._waits:
             for task in (self._task, *self._looks):
                 if task is not None:

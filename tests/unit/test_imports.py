@@ -24,8 +24,12 @@ LAYERS = (
     ("how waiting jobs are looked at together", {"watch"}),
     ("what the configuration says about it", {"settings"}),
     ("how AWS is reached", {"aws", "logs"}),
+    ("what AWS tells by itself, and what is told of it all", {"events", "metrics"}),
     ("what is refused, and what parameters operators share", {"parameters"}),
-    ("what defers: operators, sensors, triggers and the links they show", {"links", "operators", "triggers"}),
+    (
+        "what defers: operators, sensors, triggers and the links they show",
+        {"company", "links", "operators", "triggers"},
+    ),
     ("services, one file each", SERVICES),
     ("which runs of a DAG go on", {"latest_only"}),
     ("what Airflow answers to somebody outside", {"airflow_api"}),

@@ -101,6 +101,13 @@ AFTER_LOOK = {
         1,
         {"due": 1002.0, "hurried": 2},
     ),
+    "until there is news": (
+        {"hurried": 3},
+        replace(job(), facts={"steps": "COMPLETED"}),
+        1000.0,
+        1,
+        {"due": 1030.0, "hurried": 0},
+    ),
     "but not for ever": ({"hurried": 0}, job(), 1000.0, 1, {"due": 1030.0, "hurried": 0}),
 }
 

@@ -44,7 +44,8 @@ BUDGET = {
 WATCH = {
     # after_look
     "a job's age before the wait is forgotten": ("now - self.since + self.age", "now - self.since"),
-    "whose end was heard of is not hurried": ("    if hurried:\n", "    if False:\n"),
+    "whose end was heard of is not hurried": ("    elif hurried:\n", "    elif False:\n"),
+    "news do not end the hurry": ("        hurried = 0\n    elif hurried:", "        pass\n    if hurried:"),
     "they are hurried for ever": ("hurried - 1)", "hurried)"),
     "a refused batch is asked for again as it is": ("crowd=batch // 2", "crowd=0"),
     "a refused batch counts as a refusal of each": ("if batch > 1:", "if False:"),
