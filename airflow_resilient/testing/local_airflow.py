@@ -272,7 +272,7 @@ class LocalAirflow:
         more_components: Mapping[str, Sequence[str]] | None = None,
         environment: Mapping[str, str] | None = None,
         home: Path | str | None = None,
-        start_timeout: float = 150,
+        start_timeout: float = 300,
         progress: Callable[[str], object] | None = None,
     ) -> None:
         self.dags = Path(dags).resolve()

@@ -185,23 +185,24 @@ class Run:
 
     def log(self, *task_ids):
         """The logs of all tries of these task instances, or of all; an error as Airflow's UI shows it."""
-        lines = []
-        for instance in self.land.airflow.task_instances(self.dag_id, self.run_id):
+        airflow, logs = self.land.airflow, []
+        for instance in airflow.task_instances(self.dag_id, self.run_id):
+            if task_ids and instance.task_id not in task_ids:
+                continue
             for number in range(1, (instance.try_number or 0) + 1):
-                if not task_ids or instance.task_id in task_ids:
-                    log = self.land.airflow.task_log(self.dag_id, self.run_id, instance.task_id, number)
-                    lines += map(with_errors, log.splitlines())
-        return "\n".join(lines)
-
-    def _ask(self, task_id, what):
-        path = f"/dags/{self.dag_id}/dagRuns/{quote(self.run_id, safe='')}/taskInstances/{task_id}/{what}"
-        return self.land.airflow.request("GET", path, accept=(404,))
+                logs.append(airflow.task_log(self.dag_id, self.run_id, instance.task_id, number))
+                if '{"timestamp"' in logs[-1]:  # the file of a try that the scheduler has failed by itself
+                    run = airflow.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"
+                    parts = (run / f"task_id={instance.task_id}").glob(f"attempt={number}.log.trigger.*")
+                    logs += [part.read_text() for part in sorted(parts)]
+        return "\n".join(as_shown(line) for log in logs for line in log.splitlines())
 
     def xcom(self, task_id, key="return_value"):
-        return self._ask(task_id, f"xcomEntries/{key}?deserialize=true").get("value")
+        return self.land.airflow.xcom(self.dag_id, self.run_id, task_id, key)
 
     def links(self, task_id):
-        return self._ask(task_id, "links").get("extra_links", {})
+        path = f"/dags/{self.dag_id}/dagRuns/{quote(self.run_id, safe='')}/taskInstances/{task_id}/links"
+        return self.land.airflow.request("GET", path)["extra_links"]
 
     def family(self, task_id):
         """What the claims of a task instance have in common."""
@@ -224,11 +225,14 @@ class Run:
         return dict(Counter(families[job.claim.family] for job in jobs))
 
 
-def with_errors(line):
-    """A line of a log, or for the details of errors, which are JSON, ``Type: message``."""
-    if not line.strip().startswith('[{"exc_type'):
+def as_shown(line):
+    """A line of a log without its JSON: the message, or the details of errors as ``Type: message``."""
+    if not line.strip().startswith(('[{"exc_type', '{"timestamp')):
         return line
-    return "\n".join(f"{error['exc_type']}: {error['exc_value']}" for error in json.loads(line))
+    found = json.loads(line)
+    told = [f"{found['level']} {found['event']}"] if isinstance(found, dict) else []
+    errors = (found.get("error_detail") or []) if told else found
+    return "\n".join([*told, *(f"{error['exc_type']}: {error['exc_value']}" for error in errors)])
 
 
 SCHEDULE = """

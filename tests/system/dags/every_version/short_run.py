@@ -16,7 +16,7 @@ STEP = {
     "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["true"]},
 }
 USUAL = {"retries": 2, "retry_delay": timedelta(seconds=1), "waiter_delay": 2, "pool": "one_slot"}
-LIMITED = {**USUAL, "retries": 0, "execution_timeout": timedelta(seconds=15)}
+LIMITED = {**USUAL, "retries": 0, "execution_timeout": timedelta(seconds=25)}
 
 for suffix, args in {"": USUAL, "_limited": LIMITED}.items():
     with DAG(f"short_emr{suffix}", schedule=None, start_date=START, default_args=args) as emr:
