@@ -79,7 +79,12 @@ class AirflowApi:
 
     # --- what a sweep asks ---
 
-    def instances(self, states: Sequence[str] = (), changed_since: float = 0.0) -> Iterator[Instance]:
+    def instances(
+        self,
+        states: Sequence[str] = (),
+        changed_since: float = 0.0,
+        changed_until: float | None = None,
+    ) -> Iterator[Instance]:
         """See `sweep.Airflow.instances`."""
 
         def page(begin: float, end: float | None) -> tuple[list[Mapping[str, Any]], int]:
@@ -90,7 +95,8 @@ class AirflowApi:
             """The rows that changed in one instant."""
             return self._of_one_instant(begin, end, states)
 
-        rows = in_slices(page, max(changed_since, _BEGINNING), self._senses.now, all_at_once)
+        begin = max(changed_since, _BEGINNING)
+        rows = in_slices(page, begin, self._senses.now, all_at_once, until=changed_until)
         yield from map(_instance, rows)
 
     def look(self, instance: Instance) -> Instance | None:
@@ -297,6 +303,8 @@ def in_slices(
     begin: float,
     now: Callable[[], float],
     all_at_once: Callable[[float, float | None], Iterable[T]],
+    *,
+    until: float | None = None,
 ) -> Iterator[T]:
     """Every row that changed last at `begin` or later, from pages that cannot be turned safely.
 
@@ -309,9 +317,10 @@ def in_slices(
         there are; fewer rows than there are: they did not fit.
     :param now: the time, in seconds since 1970.
     :param all_at_once: reads a slice that is too short to be cut.
+    :param until: leave out what changed last after that; then a row that changes meanwhile may be lost.
     :raises NoAnswer: it does not come to an end.
     """
-    slices: list[tuple[float, float | None]] = [(begin, None)]
+    slices: list[tuple[float, float | None]] = [(begin, until)]
     for _ in range(_MOST_QUESTIONS):
         if not slices:
             return

@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(command: Callable[[argparse.Namespace], tuple[str, int]], options: argparse.Namespace) -> int:
     """Run a command that gives its result and its exit code. Only the result stands on standard output."""
+    os.environ.setdefault(
+        "AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING"
+    )  # what goes well is not of interest here
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     with contextlib.redirect_stdout(sys.stderr):  # Airflow and boto3 may print what they like
         from .sweep import NoAnswer

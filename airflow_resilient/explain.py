@@ -311,7 +311,7 @@ def explain(
         "held_by": held_by(instance, now),
         "namespace": namespace,
         "claims": [str(claim) for claim in next_try.owner.claims()],
-        "since": next_try.owner.since,
+        "since": min(max(0, instance.max_tries - retries), instance.try_number),
         "jobs": [
             {
                 "job": job.id,
@@ -383,8 +383,9 @@ def told(found: Mapping[str, Any]) -> list[str]:
     """An explanation for a person, as lines."""
     task = found["task_instance"]
     instance = Instance(task["dag_id"], task["run_id"], task["task_id"], task["map_index"])
-    since = f", of which the first {found['since']} were before the latest clear" if found["since"] else ""
-    tries = f"try {task['try_number']} of {task['max_tries'] + 1}{since}"
+    tries = f"try {task['try_number']} of {task['max_tries'] + 1}"
+    if found["since"]:
+        tries += f"; try {found['since']} was the last one before the latest clear"
     lines = [
         f"Task instance  {instance}",
         f"State          {task['state'] or 'none (cleared, or not scheduled yet)'}; {tries}",

@@ -42,8 +42,9 @@ class OrphanSweepOperator(BaseOperator):
     :param ecs_clusters: names or ARNs of the ECS clusters to look in; by default all of the account and
         region. (templated)
     :param emr_clusters: ids of the EMR clusters to look on; by default all that can run steps. (templated)
-    :param cancel: cancel the orphans; by default they are only reported.
-    :param grace: how long ago a job must have been created, and its task instance have ended.
+    :param cancel: cancel the orphans; by default they are only reported. (templated)
+    :param grace: how long ago a job must have been created, and its task instance have ended; a timedelta, or
+        seconds. (templated)
     :param wait: for how long the ends of cancelled jobs are awaited, all together.
     :param fail_when_found: fail when orphans are left after the sweep, as they are without `cancel`.
     :param aws_conn_id: Airflow connection; ``None`` for boto3's own credentials. (templated)
@@ -62,8 +63,10 @@ class OrphanSweepOperator(BaseOperator):
     template_fields: Sequence[str] = (
         "airflow_conn_id",
         "aws_conn_id",
+        "cancel",
         "ecs_clusters",
         "emr_clusters",
+        "grace",
         "region_name",
     )
     ui_color = "#d9d9d9"
@@ -75,8 +78,8 @@ class OrphanSweepOperator(BaseOperator):
         services: Sequence[str] | None = None,
         ecs_clusters: Sequence[str] = (),
         emr_clusters: Sequence[str] = (),
-        cancel: bool = False,
-        grace: timedelta = timedelta(seconds=GRACE),
+        cancel: bool | str = False,
+        grace: timedelta | float | str = timedelta(seconds=GRACE),
         wait: timedelta = timedelta(seconds=WAIT),
         fail_when_found: bool = True,
         aws_conn_id: str | None = "aws_default",
@@ -98,25 +101,38 @@ class OrphanSweepOperator(BaseOperator):
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what can be seen to be wrong; a template is looked at when it has been rendered.
+
+        :raises InvalidParameter: naming task, parameter and what to write.
+        """
+        services = self.services
         if services is not None and (isinstance(services, str) or not set(services) <= set(SERVICES)):
             reject(self, "services", services, "a list of 'ecs' and 'emr'")
-        for name, clusters in (("ecs_clusters", ecs_clusters), ("emr_clusters", emr_clusters)):
+        for name in ("ecs_clusters", "emr_clusters"):
+            clusters = getattr(self, name)
             if isinstance(clusters, str) and not may_change(clusters):
                 reject(self, name, clusters, f"a list, such as {name}=[{clusters!r}]")
-        for name, length in (("grace", grace), ("wait", wait)):
-            if not isinstance(length, timedelta) or length < timedelta(0):
-                reject(self, name, length, f"a timedelta, such as {name}=timedelta(minutes=10)")
+        if not may_change(self.cancel) and str(self.cancel).lower() not in ("true", "false"):
+            reject(self, "cancel", self.cancel, "True or False")
+        if not may_change(self.grace) and _seconds(self.grace) is None:
+            reject(self, "grace", self.grace, "a timedelta or seconds, 0 or more")
+        if _seconds(self.wait) is None:
+            reject(self, "wait", self.wait, "a timedelta, such as wait=timedelta(minutes=2)")
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Sweep once."""
+        self._check()  # again: what was a template at parse time is a value now
         report = sweep(
             places(access_of(self), self.services, self.ecs_clusters, self.emr_clusters),
             api_of(self.airflow_conn_id),
             namespace(),
             Senses(time.time, time.sleep, random.random, self.log),
-            cancel=self.cancel,
-            grace=self.grace.total_seconds(),
-            wait=self.wait.total_seconds(),
+            cancel=str(self.cancel).lower() == "true",
+            grace=_seconds(self.grace) or 0.0,
+            wait=_seconds(self.wait) or 0.0,
         )
         for line in told(report):
             self.log.info("%s", line)
@@ -130,6 +146,15 @@ class OrphanSweepOperator(BaseOperator):
             )
             raise ResilientError(f"{what}. {' '.join(told(report)[-3:])}")
         return rows
+
+
+def _seconds(length: Any) -> float | None:
+    """A length of time in seconds; ``None`` when it is none."""
+    try:
+        seconds = length.total_seconds() if isinstance(length, timedelta) else float(length)
+    except (TypeError, ValueError):
+        return None
+    return seconds if seconds >= 0 else None
 
 
 def places(

@@ -9,12 +9,12 @@ Imports the standard library only; a test enforces it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Protocol, TypeVar
 
-from .jobs import Job, Phase, RemoteJobs, Senses, doubling, family, jitter, same_namespace
+from .jobs import CLOCK_SKEW, Job, Phase, RemoteJobs, Senses, doubling, family, jitter, same_namespace
 
 T = TypeVar("T")
 
@@ -35,6 +35,8 @@ GRACE = 600.0
 """Seconds for which neither a young job nor the job of a task instance that has just ended is an orphan."""
 LOST_LEASE = 3600.0
 """Seconds by which a worker may have submitted after its task instance was taken away from it."""
+SOON = 600.0
+"""Seconds after a job's creation in which a task instance that does not wait for it has ended."""
 _ID = re.compile(r"[^\s,'\"\[\]()\\]+")  # in a list of ids, written as JSON or as Python
 _TOGETHER = 20  # jobs of deleted runs that are cancelled after one more search for their task instances
 _LOOKS_FOR_HIDDEN = 3
@@ -93,10 +95,16 @@ class Instance:
 class Airflow(Protocol):
     """What a sweep asks Airflow. Every method raises `NoAnswer` when the answer is not known."""
 
-    def instances(self, states: Sequence[str] = (), changed_since: float = 0.0) -> Iterator[Instance]:
-        """Every task instance in one of `states` (all by default) whose row has changed since then.
+    def instances(
+        self,
+        states: Sequence[str] = (),
+        changed_since: float = 0.0,
+        changed_until: float | None = None,
+    ) -> Iterator[Instance]:
+        """Every task instance in one of `states` (all by default) whose row has changed last in that time.
 
-        It leaves out none that fits all the time; one that changes meanwhile may come twice.
+        Without `changed_until` it leaves out none that fits all the time; one that changes meanwhile may come
+        twice.
         """
 
     def look(self, instance: Instance) -> Instance | None:
@@ -396,7 +404,7 @@ class _Asked:
         if not families:
             return
         try:
-            found = search(self.airflow, families, self.namespace, min(job.created for job in jobs))
+            found = search(self.airflow, jobs, self.namespace)
             self.instances = {**self.instances, **found}
             if families - found.keys():
                 self.unsure = hidden(self.airflow, self.senses)
@@ -442,26 +450,39 @@ class _Asked:
         return self.judge(job)
 
 
-def search(airflow: Airflow, families: Collection[str], namespace: str, oldest: float) -> dict[str, Instance]:
-    """Find the task instances whose claims begin with one of `families`, however old their runs are.
+def search(airflow: Airflow, jobs: Iterable[Job], namespace: str) -> dict[str, Instance]:
+    """Find the task instances of `jobs` by their claims, however old their runs are.
 
     A job is submitted while its task instance is running. Since then the task instance is either still on its
-    way, or Airflow has changed its row. So those on their way come first, where most searches end; then all
-    that have changed since the oldest job was created, and a little longer: a worker that has lost its lease
-    may submit when its task instance has been given up already.
+    way, or Airflow has changed its row. So those on their way come first, where most searches end; then what
+    has changed soon after a job was created, which finds what did not wait for its job; at last everything
+    that has changed since the oldest job of those that are left was created, and a little longer: a worker
+    that has lost its lease may submit when its task instance has been given up already.
 
-    :param oldest: when the oldest job was created, in seconds since 1970.
+    :return: family to task instance.
     :raises NoAnswer: not everything could be read.
     """
+    created: dict[str, float] = {}
+    for job in jobs:
+        created[job.claim.family] = min(job.created, created.get(job.claim.family, job.created))
     found: dict[str, Instance] = {}
-    questions: list[dict[str, Any]] = [{"states": UNFINISHED}, {"changed_since": oldest - LOST_LEASE}]
-    for question in questions:
+
+    def ask(**question: Any) -> bool:
+        """Look through an answer as long as anything is missing; whether nothing is."""
         for instance in airflow.instances(**question):
             name = instance.family(namespace)
-            if name in families:
+            if name in created:
                 found[name] = instance
-                if len(found) == len(families):
-                    return found
+                if len(found) == len(created):
+                    return True
+        return False
+
+    if ask(states=UNFINISHED):
+        return found
+    for name, at in sorted(created.items(), key=lambda each: each[1]):
+        if name not in found and ask(changed_since=at - CLOCK_SKEW, changed_until=at + SOON):
+            return found
+    ask(changed_since=min(at for name, at in created.items() if name not in found) - LOST_LEASE)
     return found
 
 

@@ -155,7 +155,7 @@ class Record:
         self.rows: dict[str, Instance] = {}
         self.left_running: dict[str, str] = {}
 
-    def instances(self, states=(), changed_since=0.0):
+    def instances(self, states=(), changed_since=0.0, changed_until=None):
         yield from (row for row in self.rows.values() if not states or row.state in states)
 
     def look(self, instance):

@@ -232,6 +232,7 @@ class Record:
         self.hidden: set[str] = set()
         self.unanswered: set[str] = set()
         self.asked: list[str] = []
+        self.shown = 0
         self.before_look = lambda: None
 
     def _answer(self, method):
@@ -243,11 +244,12 @@ class Record:
         name = instance.family(OURS)
         self.rows[name], self.changed[name] = instance, changed
 
-    def instances(self, states=(), changed_since=0.0):
+    def instances(self, states=(), changed_since=0.0, changed_until=float("inf")):
         self._answer("instances")
         for name, row in list(self.rows.items()):
-            shown = row.dag_id not in self.hidden
-            if shown and (not states or row.state in states) and self.changed[name] >= changed_since:
+            in_time = changed_since <= self.changed[name] <= changed_until
+            if row.dag_id not in self.hidden and (not states or row.state in states) and in_time:
+                self.shown += 1
                 yield row
 
     def look(self, instance):
@@ -368,10 +370,10 @@ def test_a_run_that_is_made_again_under_its_id_before_the_cancel_saves_the_job(s
     job = service.submit(Claim(TASK.family(OURS), 1))
 
     class Again(Record):
-        def instances(self, states=(), changed_since=0.0):
+        def instances(self, states=(), **times):
             if self.asked.count("deferred_slots"):  # the first search is over
                 self.put(TASK)
-            return super().instances(states, changed_since)
+            return super().instances(states, **times)
 
     report = sweep(
         [Place("memory", service)],
@@ -491,14 +493,28 @@ def test_a_namespace_that_another_airflow_may_have_cancels_nothing(service, reco
     assert len(service.live()) == 1
 
 
-def test_a_task_instance_is_found_however_old_its_run_is():
-    created = NOW
-    running = replace(TASK, state="running")  # since before the job was created
-    record = Record(running)
-    assert search(record, {FAMILY}, OURS, created) == {FAMILY: running}
-    cleared = replace(TASK, state=None)
-    record.put(cleared, changed=NOW - LOST_LEASE)  # and its worker has not noticed when it submits
-    assert search(record, {FAMILY}, OURS, created) == {FAMILY: cleared}
+@pytest.mark.parametrize(
+    ("state", "changed"),
+    [
+        pytest.param("running", 0.0, id="running-since-before-the-job-was-created"),
+        pytest.param("failed", NOW, id="ended-at-once"),
+        pytest.param("failed", NOW + 3 * 86_400, id="ended-days-later"),
+        pytest.param(None, NOW - LOST_LEASE, id="cleared-and-its-worker-has-not-noticed-when-it-submits"),
+    ],
+)
+def test_a_task_instance_is_found_however_old_its_run_is(state, changed):
+    record, instance = Record(), replace(TASK, state=state)
+    record.put(instance, changed=changed)
+    assert search(record, [a_job(age=0)], OURS) == {FAMILY: instance}
+
+
+def test_what_did_not_wait_for_its_job_is_found_without_reading_all_that_came_later():
+    record = Record()
+    for number in range(100):
+        record.put(replace(over("success"), run_id=f"later-{number}"), changed=NOW + 3600 + number)
+    record.put(over("success"), changed=NOW + 2)
+    assert search(record, [a_job(age=0)], OURS)
+    assert record.shown == 1
 
 
 def test_a_map_index_is_an_identity_of_its_own(service, record, run):
