@@ -115,8 +115,8 @@ def figures(seen: Seen) -> Figures:
 
 def _wronged(job: RemoteJob, seen: Seen) -> bool:
     """Whether a job was cancelled while it was the only one and nobody had given it up."""
-    if job.cancelled is None or job.by_hand:
-        return False
+    if job.cancelled is None or job.by_hand or job.outcome in ("succeeded", "failed"):
+        return False  # nobody cancelled it, or it had ended before that
     if any(act.what in GIVES_UP and job.made <= act.at <= job.cancelled for act in seen.acts):
         return False
     return not any(

@@ -14,7 +14,7 @@ from . import steps
 from .judge import Figures, figures
 from .rows import BY_ID, ROWS, Row
 from .stage import IMPLEMENTATIONS, SERVICES, GaveUp
-from .steps import Case
+from .steps import LONG, Case
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -168,7 +168,7 @@ def _lose_triggerer(stage: Stage) -> None:
 
 
 def _start_triggerer(stage: Stage) -> None:
-    stage.airflow.start("triggerer")
+    stage.airflow.start("triggerer", LONG)
 
 
 def _lose_machine(stage: Stage) -> None:
@@ -176,13 +176,13 @@ def _lose_machine(stage: Stage) -> None:
 
 
 def _start_scheduler(stage: Stage) -> None:
-    stage.airflow.start("scheduler")
+    stage.airflow.start("scheduler", LONG)
 
 
 def _be_patient(stage: Stage) -> None:
     """Give heartbeats Airflow's own time: what is short for the sake of the others is less than a minute."""
     stage.airflow._environment["AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT"] = "300"
-    stage.airflow.restart("scheduler")
+    stage.airflow.restart("scheduler", timeout=LONG)
 
 
 def _stop_api(stage: Stage) -> None:
@@ -195,7 +195,7 @@ def _start_api(stage: Stage) -> None:
     left = stage.facts["away since"] + seconds - time.monotonic()
     if left > 0:
         time.sleep(left)  # the row says how long it is away
-    stage.airflow.start("api-server")
+    stage.airflow.start("api-server", LONG)
 
 
 TRIGGERERS = "SELECT max(id) FROM job WHERE job_type = 'TriggererJob' AND state = 'running'"
@@ -205,7 +205,7 @@ BEAT = "SELECT latest_heartbeat FROM job WHERE id = :id"
 def _stop_one_of_two(stage: Stage) -> None:
     """All triggers are in the first triggerer; the second one starts, the first one is stopped."""
     first = stage.observer.scalar(TRIGGERERS)
-    stage.airflow.start("triggerer-2")
+    stage.airflow.start("triggerer-2", LONG)
     stage.facts["stopped triggerer"] = first
     stage.airflow.kill("triggerer", signal.SIGSTOP)
 
@@ -284,13 +284,15 @@ def _together(stage: Stage, phase: Phase, cases: list[Case], told: Callable[[Res
 def _play(case: Case, told: Callable[[Result], None]) -> Result:
     """Play one case and tell its result.
 
-    Where no retry is left, a try that the scheduler fails by itself is the end, whatever its job came to:
-    then the case says nothing, and is played again, unless its phase is over.
+    Where the scheduler has failed a healthy try by itself and the case did not hold, it is played again,
+    unless its phase is over.  Our operators get that only where the case says nothing about them: it did not
+    come to the fault, or no retry was left that could go on.
     """
-    for number in range(2, 4):
+    for number in range(2, 6):
         result = _once(case)
-        spoiled = result.figures.by_scheduler and not result.held and case.retries == 0
-        if not spoiled or case.row.phase:
+        spoiled = bool(result.figures.by_scheduler) and not result.held
+        pardoned = result.note or case.retries == 0 or case.implementation == "provider"
+        if not (spoiled and pardoned) or case.row.phase:
             break
         case = replace(case, number=number)
     told(result)

@@ -48,7 +48,7 @@ def sign(result: Result | None) -> str:
     if result.perfect:
         return PERFECT
     limit = result.row.limit(result.service, result.fate)
-    return NAMED if limit and result.implementation == "ours" and result.held else BROKEN
+    return NAMED if limit and result.held else BROKEN
 
 
 def told(figures: Figures | Wanted) -> str:
@@ -107,7 +107,9 @@ def markdown(results: Sequence[Result], versions: Mapping[str, str], command: st
             for implementation in IMPLEMENTATIONS
             for service in SERVICES
         ]
-        out.append("| " + " | ".join([row.what, JOB[fate], told(row.ideal(fate)), *shown]) + " |")
+        out.append(
+            "| " + " | ".join([f"{row.what} (`{row.id}`)", JOB[fate], told(row.ideal(fate)), *shown]) + " |"
+        )
     return "\n".join([*out, ""])
 
 

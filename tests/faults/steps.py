@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 LONG = 240.0  # bound of a wait on a loaded machine, in seconds
-GRACE = 60.0  # in which jobs may stop after the end of their task instance
+GRACE = 90.0  # in which jobs may stop after the end of their task instance
 LIMIT = 40.0  # ``execution_timeout`` of fault_dags.py
 RETRIES = {"once": 0, "limited": 0}  # as in fault_dags.py; 2 otherwise
 
@@ -282,14 +282,14 @@ def known(case: Case) -> None:
 
 def succeeded(case: Case) -> None:
     """Let its job end well, and wait until the task instance has succeeded."""
-    deferred(case)
+    watched(case)
     end_well(case)
     case.until(lambda: _ended(case) and case.look.run == "success", "the run has succeeded")
 
 
 def failed(case: Case) -> None:
     """Let its job fail, and wait until the task instance has failed."""
-    deferred(case)
+    watched(case)
     end_badly(case)
     case.until(lambda: _ended(case) and case.look.run == "failed", "the run has failed")
 
@@ -655,7 +655,7 @@ def end(case: Case) -> None:
         if time.time() > until:
             raise GaveUp(f"the task instance has not ended: {_told(case)}")
         live = case.live
-        ready = case.state == "deferred" and live and time.time() > hurry
+        ready = live and time.time() > hurry and _watches(case, live[-1])
         if ready:
             newest = live[-1]
             end_well(case, newest)
@@ -665,9 +665,15 @@ def end(case: Case) -> None:
             case.stage.observer.wait(lambda: _ended(case), 0.5, "it ends")
 
 
+def _watches(case: Case, job: Any) -> bool:
+    """Whether the task instance is deferred, and the job was looked at since."""
+    history = case.stage.observer.history(case.key)
+    return case.state == "deferred" and case.stage.aws.looked.get(case.id_of(job), 0) > history[-1][0]
+
+
 def told(case: Case) -> None:
     """Wait until the task instance is what it was told to be."""
-    case.until(lambda: _ended(case) or case.look is None, "the task instance has ended")
+    case.until(lambda: _ended(case) or case.look is None, "the task instance has ended", 120)
 
 
 def settle(case: Case) -> None:

@@ -1,5 +1,7 @@
 """From what was seen to figures, and from figures to whether a row held."""
 
+from dataclasses import replace
+
 import pytest
 
 from faults.judge import Act, Figures, RemoteJob, Seen, figures
@@ -44,6 +46,8 @@ CLEARED = [Act(25, "clear")]
         pytest.param([stopped(25, by_hand=True)], [], 0, id="a person stopped it in AWS"),
         pytest.param([stopped(25)], [Act(24, "make the run again")], 1, id="a new run gives nothing up"),
         pytest.param([stopped(25)], [Act(24, "deadline")], 0, id="its time was up"),
+        pytest.param([replace(WELL, cancelled=25)], [], 0, id="it had ended before"),
+        pytest.param([replace(LIVE, cancelled=25)], [], 1, id="it has not stopped yet"),
         pytest.param([LIVE, stopped(25, "job-2", made=22)], [], 0, id="a duplicate: the other one lives on"),
         pytest.param([WELL, stopped(25, "job-2", made=22)], [], 1, id="the other one had ended before"),
         pytest.param(
