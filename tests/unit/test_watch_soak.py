@@ -85,7 +85,8 @@ class Soak:
         self.watch = SharedWatch(
             self.service, in_line, self.loop.time, self.random.random, wall=self.loop.time, bucket=bucket
         )
-        self.serial, self.late, self.outcomes, self.waits = 0, [], Counter(), set()
+        self.serial, self.late, self.outcomes = 0, [], Counter()
+        self.waits = {}  # each with whether its task may be cancelled; in the order in which they came
 
     def job(self, scope, seconds):
         self.serial += 1
@@ -107,10 +108,10 @@ class Soak:
         except (PermissionError, asyncio.CancelledError) as error:
             self.outcomes[type(error)] += 1
 
-    def start(self, job):
+    def start(self, job, *, leaves=True):
         task = asyncio.ensure_future(self.wait_for(job))
-        self.waits.add(task)
-        task.add_done_callback(self.waits.discard)
+        self.waits[task] = leaves
+        task.add_done_callback(self.waits.pop)
 
     async def come_and_go(self, until):
         """Waits join and leave: one large scope, many small ones."""
@@ -118,8 +119,8 @@ class Soak:
             await asyncio.sleep(self.random.expovariate(1.0))
             scope = "large" if self.random.random() < 0.5 else f"small-{self.random.randrange(30)}"
             self.start(self.job(scope, self.random.expovariate(1 / 120)))
-            if self.random.random() < 0.1 and self.waits:
-                self.random.choice(sorted(self.waits, key=id)).cancel()
+            if self.random.random() < 0.1 and (leaving := [wait for wait in self.waits if self.waits[wait]]):
+                self.random.choice(leaving).cancel()
 
     async def all_told(self):
         """Wait for everybody who waits."""
@@ -158,7 +159,8 @@ def test_half_an_hour_of_joins_leaves_throttles_and_errors(soak, caplog):
         await asyncio.sleep(300)
         service.down, service.allowed = set(), RATE
         service.denied = {soak.job("large", 1e6).id}
-        soak.start(Job(*service.denied, Claim(FAMILY, 1), Phase.RUNNING, 0.0, "large"))
+        (denied,) = service.denied
+        soak.start(Job(denied, Claim(FAMILY, 1), Phase.RUNNING, 0.0, "large"), leaves=False)
         await asyncio.sleep(300)
         service.down = {"large", *(f"small-{number}" for number in range(30))}  # the network
         await asyncio.sleep(120)
