@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CaseOf: TypeAlias = tuple[Row, str, str, str]
 """Row, fate, service and implementation."""
-AT_ONCE = 14
+AT_ONCE = 8
 """Cases that are played side by side; most of them wait most of the time."""
 
 
@@ -284,15 +284,15 @@ def _together(stage: Stage, phase: Phase, cases: list[Case], told: Callable[[Res
 def _play(case: Case, told: Callable[[Result], None]) -> Result:
     """Play one case and tell its result.
 
-    Where the scheduler has failed a healthy try by itself and the case did not hold, it is played again,
-    unless its phase is over.  Our operators get that only where the case says nothing about them: it did not
-    come to the fault, or no retry was left that could go on.
+    Where the machine was too slow, or the scheduler has failed a healthy try by itself and the case did not
+    hold, it is played again, unless its phase is over.  For the scheduler's sake our operators get that only
+    where the case says nothing about them: it did not come to the fault, or no retry was left.
     """
     for number in range(2, 6):
         result = _once(case)
         spoiled = bool(result.figures.by_scheduler) and not result.held
         pardoned = result.note or case.retries == 0 or case.implementation == "provider"
-        if not (spoiled and pardoned) or case.row.phase:
+        if not (case.too_slow or (spoiled and pardoned)) or case.row.phase:
             break
         case = replace(case, number=number)
     told(result)
@@ -310,6 +310,7 @@ def _once(case: Case) -> Result:
             try:
                 step(case)
             except GaveUp as error:
+                case.too_slow = isinstance(error, steps.TooSlow)
                 raise GaveUp(f"{current}: {error}") from None
         steps.settle(case)
     except GaveUp as error:

@@ -335,7 +335,7 @@ def stage(
                 database_url=database_url,
                 config={
                     ("core", "dagbag_import_timeout"): 120,  # a busy machine is no fault of a DAG
-                    ("core", "parallelism"): 16,
+                    ("core", "parallelism"): 12,
                     ("core", "plugins_folder"): HERE / "plugins",
                     # By default workers ask five times, which is over in a quarter of a minute.
                     ("workers", "execution_api_retries"): 40,

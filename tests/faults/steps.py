@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 LONG = 240.0  # bound of a wait on a loaded machine, in seconds
 GRACE = 90.0  # in which jobs may stop after the end of their task instance
-LIMIT = 40.0  # ``execution_timeout`` of fault_dags.py
+LIMIT = 60.0  # ``execution_timeout`` of fault_dags.py
 RETRIES = {"once": 0, "limited": 0}  # as in fault_dags.py; 2 otherwise
+
+
+class TooSlow(GaveUp):
+    """The machine was too slow for the fault to come at its moment: the case says nothing."""
 
 
 class Step(Protocol):
@@ -59,6 +63,7 @@ class Case:
     by_hand: set[str] = field(default_factory=set, init=False)
     killed: set[int] = field(default_factory=set, init=False)
     """Numbers of tries whose process was killed: that the scheduler fails them is no fault of it."""
+    too_slow: bool = field(default=False, init=False)
     last: Look | None = field(default=None, init=False)
     """The look at the task instance before the latest act."""
 
@@ -517,8 +522,13 @@ def make_again(case: Case) -> None:
 
 
 def limit_passes(case: Case) -> None:
-    """Wait until ``execution_timeout`` has passed; nobody wants the job from then on."""
+    """Wait until ``execution_timeout`` has passed; nobody wants the job from then on.
+
+    :raises TooSlow: it had passed before there was a job.
+    """
     passes = case.look.start + LIMIT
+    if not case.jobs or time.time() > passes:
+        raise TooSlow("execution_timeout passed before the fault could come")
     case.until(lambda: time.time() > passes, "execution_timeout has passed")
     case.acts.append(Act(passes - 1, "deadline", case.retries_used))
 

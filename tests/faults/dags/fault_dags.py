@@ -31,7 +31,7 @@ VARIANTS = {
     "plain": {},
     "forgetful": {},
     "once": {"retries": 0},
-    "limited": {"retries": 0, "execution_timeout": timedelta(seconds=40)},
+    "limited": {"retries": 0, "execution_timeout": timedelta(seconds=60)},
     "brief_run": {},
     # Connections of their own: what waits for AWS's trouble must not slow the others down.
     "throttled": {"aws_conn_id": "aws_throttled"},
