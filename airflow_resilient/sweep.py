@@ -215,6 +215,8 @@ def judge(
     if instance is not None and not instance.over:
         state = instance.state or "cleared, or not scheduled yet"
         return Verdict(Kind.WANTED, f"its task instance is {state}")
+    if instance is not None and not unsure and left is not None and _names(left, job):
+        return Verdict(Kind.LEFT, f"its task instance is {instance.state} and left it running on purpose")
     age = now - job.created
     if age < grace:
         return Verdict(Kind.YOUNG, f"it was created {span(age)} ago")
@@ -222,8 +224,6 @@ def judge(
         return Verdict(Kind.UNKNOWN, unsure)
     if instance is None:
         return Verdict(Kind.DELETED, "no task instance has this claim: its DAG run or its DAG was deleted")
-    if left is not None and set(job.id.split(",")) <= set(_ID.findall(left)):
-        return Verdict(Kind.LEFT, f"its task instance is {instance.state} and left it running on purpose")
     since = "" if instance.ended is None else f" since {span(now - instance.ended)}"
     if instance.ended is not None and now - instance.ended < grace:
         return Verdict(Kind.YOUNG, f"its task instance is {instance.state}{since} only")
@@ -234,6 +234,10 @@ def judge(
     if retries is not None and job.claim.number <= instance.max_tries - retries:
         return Verdict(Kind.SUPERSEDED, f"{is_over}, and it is from before the latest clear")
     return Verdict(Kind.ENDED, is_over)
+
+
+def _names(left: str, job: Job) -> bool:
+    return set(job.id.split(",")) <= set(_ID.findall(left))
 
 
 def _number(job: Job) -> int:

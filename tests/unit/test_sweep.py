@@ -129,7 +129,15 @@ TABLE = [
     ),
     pytest.param(a_job(), over(), {"left": "[]"}, Kind.ENDED, "", id="nothing-was-left"),
     pytest.param(
-        a_job(name="s-1"), over(since=5), {"left": "['s-1']"}, Kind.LEFT, "", id="left-a-moment-ago"
+        a_job(name="s-1", age=6), over(since=5), {"left": "['s-1']"}, Kind.LEFT, "", id="left-a-moment-ago"
+    ),
+    pytest.param(
+        a_job(name="s-1", age=6),
+        over(),
+        {"left": "['s-2']"},
+        Kind.YOUNG,
+        "6 s",
+        id="young-and-another-was-left",
     ),
     pytest.param(
         a_job(2),
