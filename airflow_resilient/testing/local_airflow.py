@@ -949,10 +949,13 @@ class LocalAirflow:
         token = self._release.token
         if token and self._token is None and path not in (self._release.health, token):
             self._token = self._ask("GET", token, None, timeout)["access_token"]
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        headers = {"Accept": "application/json"}
+        encoded = None
+        if body is not None:  # Airflow 2 takes nothing for JSON that cannot be read
+            encoded = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
         if self._token and path != token:
             headers["Authorization"] = f"Bearer {self._token}"
-        encoded = None if body is None else json.dumps(body).encode()
         question = urllib.request.Request(self.url + path, encoded, headers, method=method)  # noqa: S310
         with self._http.open(question, timeout=timeout) as answer:
             return _decoded(answer.read().decode())

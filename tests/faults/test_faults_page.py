@@ -1,0 +1,75 @@
+"""docs/faults.md says of the matrix what the matrix says of itself."""
+
+from pathlib import Path
+
+import pytest
+
+from faults.broken import RULES
+from faults.judge import Figures
+from faults.play import Result, all_cases, representative
+from faults.report import BROKEN, NAMED, PERFECT, REPORTED, lines, markdown, sign
+from faults.rows import BY_ID, COUNTED, ROWS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
+
+
+def test_everything_impossible_is_on_the_page_with_what_heals_it():
+    assert COUNTED.removeprefix("Airflow itself ") in PAGE
+    for row in ROWS:
+        for limit in row.impossible:
+            assert limit.why in PAGE, row.id
+            assert limit.heals in PAGE, row.id
+
+
+def test_every_word_of_the_table_is_on_the_page():
+    for shown in REPORTED.values():
+        assert f"`{shown}`" in PAGE
+
+
+def test_every_rule_that_was_broken_is_on_the_page():
+    for rule in RULES:
+        assert f"| {rule.rule} |" in PAGE
+
+
+def result(row, figures, implementation="ours", note=""):
+    return Result(BY_ID[row], "runs on", "ecs", implementation, figures, note)
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        pytest.param(result("mark-failed", Figures(1)), PERFECT, id="as wanted"),
+        pytest.param(result("mark-failed", Figures(1, left=1)), BROKEN, id="not as wanted"),
+        pytest.param(result("mark-failed", Figures(1), note="it broke off"), BROKEN, id="it did not end"),
+        pytest.param(result("mark-failed-down", Figures(1, left=1)), NAMED, id="as it is named"),
+        pytest.param(result("mark-failed-down", Figures(1)), PERFECT, id="better than it is named"),
+        pytest.param(result("mark-failed-down", Figures(2, left=1)), BROKEN, id="worse than it is named"),
+        pytest.param(
+            result("mark-failed-down", Figures(1, left=1), "provider"), NAMED, id="named for everybody"
+        ),
+        pytest.param(None, "", id="no such case"),
+    ],
+)
+def test_a_case_has_a_sign(of, expected):
+    assert sign(of) == expected
+
+
+def test_the_table_has_a_line_for_each_fault_and_fate():
+    page = markdown([result("mark-failed", Figures(1))], {"Airflow": "3.3.2"}, "tox run -e faults")
+    assert page.count("\n| ") - page.count("\n| what happens") - page.count(
+        "\n| airflow-resilient"
+    ) - 1 == len(lines())
+    assert "| marked as failed (`mark-failed`) | runs on | 1 / 0 / 0 / = / 0 | ✓ 1 / 0 / 0 / = / 0 |" in page
+
+
+def test_results_survive_json():
+    before = result("spot", Figures(2, by_scheduler=1), note="why")
+    assert Result.unpack(before.pack()) == before
+
+
+def test_the_part_for_every_check_has_every_row_once_and_both_services():
+    chosen = representative()
+    assert [row.id for row, *_ in chosen] == [row.id for row in ROWS]
+    assert {implementation for *_, implementation in chosen} == {"ours"}
+    assert all(case in all_cases() for case in chosen)
+    assert {service for _, _, service, _ in chosen} == {"ecs", "emr"}
