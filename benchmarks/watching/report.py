@@ -9,6 +9,8 @@ from html import escape
 from typing import Any
 
 Result = Mapping[str, Any]
+BUSY = 2.5
+"""Load above which others take part of two cores: a case and its endpoint make less."""
 OURS, PROVIDER = "#228833", "#bb5566"
 
 
@@ -328,6 +330,20 @@ PICTURES = {
 }
 
 
+def load_of(results: Iterable[Result]) -> str:
+    """Whether anything else ran on the machine."""
+    loads = [result["load_before"] for result in results if "load_before" in result]
+    if not loads:
+        return ""
+    text = f"Load of the machine when a case began: {min(loads):.1f} to {max(loads):.1f}."
+    if max(loads) > BUSY:
+        text += (
+            " So other programs ran beside some of them, and times and stalls there are longer than ours or "
+            "the provider's doing; calls, CPU and memory are not touched by that."
+        )
+    return text
+
+
 def files(measured: Mapping[str, Any]) -> dict[str, str]:
     """The files to write below the docs' folder, by name."""
     results = measured.get("runs", [])
@@ -337,7 +353,8 @@ def files(measured: Mapping[str, Any]) -> dict[str, str]:
         "<!-- made by `tox run -e benchmarks-watch`, not by hand -->",
         "[How to read it](../benchmarks.md).\n"
         + ", ".join(f"{name} {value}" for name, value in made.items())
-        + ".",
+        + ".\n"
+        + load_of(results),
         "\n".join(
             f"![{title}](../_static/benchmarks/{name}.svg)" for name, (title, _, _) in PICTURES.items()
         ),

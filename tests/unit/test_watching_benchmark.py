@@ -58,6 +58,13 @@ def test_what_was_not_measured_is_not_claimed():
     assert "* ecs, provider, 1 000 waits: not done within 600 s" in written
 
 
+@pytest.mark.parametrize(("load", "said"), [(1.2, False), (9.0, True)])
+def test_it_is_said_when_others_used_the_machine(load, said):
+    told = report.load_of([{**RESULT, "load_before": 1.0}, {**THEIRS, "load_before": load}])
+    assert f"1.0 to {load}" in told
+    assert ("other programs" in told) is said
+
+
 def test_a_picture_has_a_bar_for_each_figure_and_says_what_is_missing():
     picture = report.bars("calls <&>", "calls", [("10", [("ours", 0.06, "red"), ("theirs", None, "blue")])])
     root = ET.fromstring(picture)
