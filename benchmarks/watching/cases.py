@@ -31,17 +31,14 @@ class Run:
 
 
 FEW = 100
-"""As many waits make so few calls that they are watched for longer."""
 
 
 def _ecs(who: str, jobs: int, **more: Any) -> dict[str, Any]:
-    longer = {"steady": 45.0} if jobs == FEW else {}
-    return {"who": who, "service": "ecs", "jobs": jobs, "clusters": 1, **longer, **more}
+    return {"who": who, "service": "ecs", "jobs": jobs, "clusters": 1, **more}
 
 
 def _emr(who: str, jobs: int, clusters: int, **more: Any) -> dict[str, Any]:
-    longer = {"steady": 45.0} if jobs == FEW else {}
-    return {"who": who, "service": "emr", "jobs": jobs, "clusters": clusters, **longer, **more}
+    return {"who": who, "service": "emr", "jobs": jobs, "clusters": clusters, **more}
 
 
 def all_runs(provider_largest: int = 2000) -> list[Run]:

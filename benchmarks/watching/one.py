@@ -48,7 +48,7 @@ class Case:
     poll: float = 10.0
     idle: float = 3.0
     settle: float = 6.0
-    steady: float = 20.0
+    steady: float = 45.0
     ends_over: float = 10.0
     most_wait: float = 60.0
     longest_start: float = 300.0
