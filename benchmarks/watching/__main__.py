@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -114,7 +114,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def run_all(runs: Sequence[cases.Run]) -> list[dict[str, Any]]:
+def run_all(
+    runs: Sequence[cases.Run], keep: Callable[[list[dict[str, Any]]], object] = len
+) -> list[dict[str, Any]]:
     """Measure one after the other, and at last those that may run beside others; say what comes out."""
     results: dict[int, dict[str, Any]] = {}
 
@@ -125,6 +127,9 @@ def run_all(runs: Sequence[cases.Run]) -> list[dict[str, Any]]:
         title = f"{runs[number].group}: {case['who']}, {case['jobs']} waits"
         brief = report.brief(results[number])
         print(f"[{len(results)}/{len(runs)}] {title}: {brief} ({time.monotonic() - began:.0f} s)", flush=True)
+        keep(
+            [results[each] for each in sorted(results)]
+        )  # half an hour's work is not lost when it is stopped
 
     for number, run in enumerate(runs):
         if not run.beside:
@@ -132,6 +137,12 @@ def run_all(runs: Sequence[cases.Run]) -> list[dict[str, Any]]:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(measure, [number for number, run in enumerate(runs) if run.beside]))
     return [results[number] for number in range(len(runs))]
+
+
+def save(path: Path, known: Mapping[str, Any]) -> None:
+    """Keep what was measured so far."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known, indent=1) + "\n")
 
 
 def main() -> None:
@@ -153,15 +164,21 @@ def main() -> None:
         runs = [run for run in cases.all_runs(options.provider_largest) if options.only in (None, run.group)]
         if runs:
             kept = [each for each in known.get("runs", ()) if options.only and each["group"] != options.only]
-            known = {**known, "versions": versions(), "runs": kept + run_all(runs)}
+
+            def keep(results: list[dict[str, Any]]) -> None:
+                known.pop("note", None)
+                known.update(versions=versions(), runs=kept + results)
+                save(path, known)
+
+            run_all(runs, keep)
         if options.only in (None, "operators"):
             known["operators"] = operators.measure()
+            save(path, known)
         if options.only == "triggerer" or (options.only is None and not options.without_airflow):
             from watching import triggerer
 
             known["triggerer"] = triggerer.measure_all(Endpoint)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(known, indent=1) + "\n")
+        save(path, known)
     for name, text in report.files(known).items():
         (options.output / name).parent.mkdir(parents=True, exist_ok=True)
         (options.output / name).write_text(text)

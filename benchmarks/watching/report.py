@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -345,7 +345,11 @@ def load_of(results: Iterable[Result]) -> str:
 
 
 def files(measured: Mapping[str, Any]) -> dict[str, str]:
-    """The files to write below the docs' folder, by name."""
+    """The files to write below the docs' folder, by name.
+
+    :param measured: ``runs``, ``versions``, ``operators``, ``triggerer``; a ``note`` says
+        what is wrong with them.
+    """
     results = measured.get("runs", [])
     made = measured.get("versions", {})
     texts = [
@@ -354,21 +358,29 @@ def files(measured: Mapping[str, Any]) -> dict[str, str]:
         "[How to read it](../benchmarks.md).\n"
         + ", ".join(f"{name} {value}" for name, value in made.items())
         + ".\n"
-        + load_of(results),
+        + (measured.get("note") or load_of(results)),
         "\n".join(
             f"![{title}](../_static/benchmarks/{name}.svg)" for name, (title, _, _) in PICTURES.items()
         ),
-        "## ECS",
-        side_by_side(results, "ecs"),
-        "## EMR, the budget out of the way",
-        side_by_side(results, "emr"),
-        "## EMR, 1 000 steps on 20 clusters within the published budget",
-        columns(results, "emr, published budget", _budget_name),
-        "## An endpoint that allows 5 calls per second",
-        columns(results, "throttled", _throttled_name),
-        "## Events",
-        columns(results, "events", _events_name),
     ]
+    groups: tuple[tuple[str, str, Callable[[str], str]], ...] = (
+        ("ecs", "ECS", lambda group: side_by_side(results, group)),
+        ("emr", "EMR, the budget out of the way", lambda group: side_by_side(results, group)),
+        (
+            "emr, published budget",
+            "EMR, 1 000 steps on 20 clusters within the published budget",
+            lambda group: columns(results, group, _budget_name),
+        ),
+        (
+            "throttled",
+            "An endpoint that allows 5 calls per second",
+            lambda group: columns(results, group, _throttled_name),
+        ),
+        ("events", "Events", lambda group: columns(results, group, _events_name)),
+    )
+    for group, title, text in groups:
+        if any(result["group"] == group for result in results):
+            texts += [f"## {title}", text(group)]
     if "triggerer" in measured:
         texts += ["## A real triggerer", triggerer_table(measured["triggerer"])]
     if "operators" in measured:
