@@ -9,7 +9,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -74,6 +74,7 @@ _DENIED = frozenset(
         "UnauthorizedOperation",
     }
 )
+_WELL = 200
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500  # and above: the fault is AWS's, and whether the call was carried out is unknown
 _VALUE = re.compile(r"value: .*?, type: (?=<class)", re.DOTALL)
@@ -161,6 +162,9 @@ class AwsAccess:
     region_name: str | None = None
     verify: bool | str | None = None
     botocore_config: Mapping[str, Any] | None = None
+    _trims: dict[str, Callable[[bytes], bytes]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     _bucket: SharedBucket | None = field(default=None, init=False, repr=False, compare=False)
     _clients: dict[tuple[str, str | None, _Kind], Any] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -232,6 +236,16 @@ class AwsAccess:
         """
         self._bucket = bucket
 
+    def trim(self, operation: str, trim: Callable[[bytes], bytes]) -> None:
+        """Make answers to looks shorter before botocore reads them.
+
+        botocore checks each value against its model, in Python: most of what a look costs.
+
+        :param operation: such as ``ecs:DescribeTasks``.
+        :param trim: what to leave of an answer's body; when it cannot make sense of it, the answer stays.
+        """
+        self._trims[operation] = trim
+
     def account(self, service: str) -> str:
         """What tells the budget of calls from that of another account or region: connection and region.
 
@@ -265,6 +279,11 @@ class AwsAccess:
             client = hook.get_client_type(region_name=hook.region_name, config=once)
         client.meta.events.register_first("before-send", partial(self._asking, service))
         client.meta.events.register("response-received", partial(self._answered, service))
+        if kind == "look":
+            for operation, trim in self._trims.items():
+                client.meta.events.register(
+                    f"before-parse.{operation.replace(':', '.')}", partial(_trim, trim)
+                )
         return client
 
     def _asking(self, service: str, event_name: str, **_: Any) -> None:
@@ -280,6 +299,15 @@ class AwsAccess:
         if parsed_response is None or parsed_response.get("Error"):
             answer = "throttled" if _is_throttled(parsed_response) else "error"
         self._bucket.heard(answer)
+
+
+def _trim(trim: Callable[[bytes], bytes], response_dict: dict[str, Any], **_: Any) -> None:
+    """Make an answer shorter. botocore calls this before it reads one."""
+    try:
+        if response_dict["status_code"] == _WELL:
+            response_dict["body"] = trim(response_dict["body"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a longer answer is as good
+        log.debug("an answer is read as it is: %s", error)
 
 
 def _operation(service: str, event_name: str) -> str:

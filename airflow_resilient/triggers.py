@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import sys
 import time
 import weakref
 from collections import deque
@@ -70,6 +71,13 @@ async def shared_watch(service: str, address: Mapping[str, Any]) -> SharedWatch:
     return watches[key]
 
 
+def _one_copy_of_names(value: Any) -> Any:
+    """A copy of JSON values. Decoders make the names in objects anew each time, kilobytes for a trigger."""
+    if isinstance(value, Mapping):
+        return {sys.intern(str(name)): _one_copy_of_names(each) for name, each in value.items()}
+    return [_one_copy_of_names(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def killed_by_a_person(state: str | None, on_clear: str) -> bool:
     """Say whether a job is to be cancelled, by its task instance's state when the trigger is stopped.
 
@@ -131,8 +139,8 @@ class RemoteJobTrigger(BaseTrigger):
         self.arguments: dict[str, Any] = {
             "service": service,
             "address": dict(address),
-            "jobs": [dict(job) for job in jobs],
-            "memory": dict(memory),
+            "jobs": [_one_copy_of_names(job) for job in jobs],
+            "memory": _one_copy_of_names(memory),
             "patience": dict(patience or {}),
             "deadline": deadline,
             "until": [until[0], list(until[1])] if until else None,
@@ -143,7 +151,8 @@ class RemoteJobTrigger(BaseTrigger):
             "cancel_on_kill": cancel_on_kill,
         }
         self.looks: dict[str, Job] = {job.id: job for job in map(Job.unpack, self.arguments["jobs"])}
-        self.tail: deque[str] = deque(maxlen=log_lines)
+        # Not made where nothing is forwarded: there may be thousands of triggers.
+        self.tail: deque[str] | None = deque(maxlen=log_lines) if log else None
         self.reported = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -158,9 +167,11 @@ class RemoteJobTrigger(BaseTrigger):
             yield self._event(time_is_up=True)
             return
         watch = await shared_watch(arguments["service"], arguments["address"])
-        ended = asyncio.Event()
+        ended = asyncio.Event() if arguments["log"] else None
         follows = [asyncio.ensure_future(self._follow(watch, job)) for job in self.looks.values()]
-        forward = asyncio.ensure_future(self._forward_log(watch, next(iter(self.looks)), ended))
+        forward = (
+            [asyncio.ensure_future(self._forward_log(watch, next(iter(self.looks)), ended))] if ended else []
+        )
         try:
             # A triggerer that comes back after the deadline has time for one look: the job may have ended.
             least = 2 * Patience(**arguments["patience"]).first
@@ -168,18 +179,19 @@ class RemoteJobTrigger(BaseTrigger):
             done, pending = await asyncio.wait(follows, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
             errors = [error for follow in done if (error := follow.exception())]
             refused = f"{type(errors[0]).__name__}: {errors[0]}" if errors else None
-            ended.set()
+            if ended:
+                ended.set()
             if not errors and not pending:
-                await forward
+                await asyncio.gather(*forward)
             yield self._event(time_is_up=bool(pending) and not errors, refused=refused)
         except asyncio.CancelledError:
             if not compat.calls_on_kill():
                 await self._cancel_in_time()
             raise
         finally:
-            for task in (*follows, forward):
+            for task in (*follows, *forward):
                 task.cancel()
-            await asyncio.gather(*follows, forward, return_exceptions=True)
+            await asyncio.gather(*follows, *forward, return_exceptions=True)
 
     async def on_kill(self) -> None:
         """Cancel the job when a person cleared or marked the task instance (Airflow calls it from 3.3 on)."""
@@ -245,7 +257,7 @@ class RemoteJobTrigger(BaseTrigger):
                 "jobs": [job.pack() for job in self.looks.values()],
                 "time": time_is_up,
                 "refused": refused,
-                "log": list(self.tail),
+                "log": list(self.tail or ()),
             }
         )
 
@@ -269,14 +281,14 @@ class RemoteJobTrigger(BaseTrigger):
         written twice.
         """
         service = watch.service
-        where, read = self.arguments["log"], getattr(service, "read_log", None)
-        if where is None or read is None:
+        where, read, tail = self.arguments["log"], getattr(service, "read_log", None), self.tail
+        if where is None or read is None or tail is None:
             return
         cursor: Any = None
         kept = await self._keep(compat.recall)
         if kept and kept.get("job") == job_id:
             cursor = kept["cursor"]
-            self.tail.extend(kept["tail"])
+            tail.extend(kept["tail"])
         drained = None
         while True:
             lines: Sequence[tuple[float, str]] = ()
@@ -292,8 +304,8 @@ class RemoteJobTrigger(BaseTrigger):
                 if number % LINES_AT_ONCE == 0:
                     await asyncio.sleep(0)  # other triggers have their turn
             if lines:
-                self.tail.extend(message for _, message in lines)
-                await self._keep(compat.remember, {"job": job_id, "cursor": cursor, "tail": list(self.tail)})
+                tail.extend(message for _, message in lines)
+                await self._keep(compat.remember, {"job": job_id, "cursor": cursor, "tail": list(tail)})
             elif drained is not None and time.monotonic() >= drained:
                 return
             if ended.is_set() and drained is None:

@@ -45,7 +45,7 @@ LEFT = 5000
 """Names of jobs that are kept when nobody waits for them any more: late events are known by them."""
 _LONGEST_NAP = 3600.0
 _LEAST_NAP = 0.01  # sums of floats differ; without it the loop would turn on the spot
-_SPREAD = 0.2  # a look comes up to a fifth of its interval early, so that waits do not march in step
+_SPREAD = 0.2  # a look comes up to a fifth of its interval early, so that batches do not march in step
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,8 @@ def after_look(waiting: Waiting, look: Look, now: float, batch: int = 1) -> Wait
         missing, since = 0, waiting.missing_since
         # Somebody else may watch the same job without a claim on it, and have asked in the same call.
         job = replace(waiting.job.learn(look), claim=waiting.job.claim)
+        if job == waiting.job:  # what lives long costs the garbage collector, which halts the event loop
+            job = waiting.job
     return replace(
         waiting,
         job=job,
@@ -270,12 +272,20 @@ def plan(
     bucket = bucket.refilled(now)
     scopes = _by_scope(waits)
     paused = {scope: until for scope, until in rooms.paused.items() if until > now and scope in scopes}
-    # A scope's batches are made only when its turn has come: there may be thousands of waits.
-    in_turn: list[tuple[float, str, int, list[Job]]] = [
-        (first, scope, -1, [])
-        for scope, members in scopes.items()
-        if scope not in paused and (first := min(waiting.due for waiting in members)) <= now
-    ]
+    # A scope's batches are made only when its turn has come: there may be thousands of waits, and the event
+    # loop stands still meanwhile.
+    in_turn: list[tuple[float, str, int, list[Job]]] = []
+    nearest = inf
+    for scope, members in scopes.items():
+        dues = [waiting.due for waiting in members]
+        first = min(dues)
+        if scope in paused:
+            nearest = min(nearest, max(paused[scope], first))
+            continue
+        if first <= now:
+            in_turn.append((first, scope, -1, []))
+            first = min((due for due in dues if due > now), default=inf)
+        nearest = min(nearest, first)
     heapify(in_turn)
     batches: list[Batch] = []
     taken = Counter(rooms.taken)
@@ -293,14 +303,6 @@ def plan(
         bucket = bucket.spent(price)
         taken[scope] += 1
         batches.append(Batch(tuple(jobs), price, due))
-    nearest = min(
-        (
-            max(paused.get(waiting.job.scope, -inf), waiting.due)
-            for waiting in waits
-            if waiting.due > now or waiting.job.scope in paused
-        ),
-        default=inf,
-    )
     return Plan(tuple(batches), min(_LONGEST_NAP, nearest - now))
 
 
@@ -329,26 +331,38 @@ def _by_scope(waits: Iterable[Waiting]) -> dict[str, list[Waiting]]:
 def _together(now: float, members: Sequence[Waiting], size: int) -> list[tuple[float, list[Job]]]:
     """Batches of one scope with somebody in them who is due, and since when."""
     crowds: dict[int, dict[str, Waiting]] = defaultdict(dict)
+    later: list[Waiting] = []
     for waiting in members:
-        if waiting.due > now and (
-            waiting.crowd
-            or waiting.due > now + waiting.patience.poll / 2  # no interval is longer: spares a call
-            or waiting.due > now + waiting.early(now)
-        ):
-            continue
-        crowd = crowds[waiting.crowd]
-        other = crowd.get(waiting.job.id)
-        if other is None or waiting.due < other.due:
-            crowd[waiting.job.id] = waiting
+        if waiting.due <= now:
+            crowd = crowds[waiting.crowd]
+            other = crowd.get(waiting.job.id)
+            if other is None or waiting.due < other.due:
+                crowd[waiting.job.id] = waiting
+        elif not waiting.crowd and waiting.due <= now + waiting.patience.poll / 2:  # no interval is longer
+            later.append(waiting)
+    if 0 in crowds:
+        _take_along(now, crowds[0], later, size)
     batches: list[tuple[float, list[Job]]] = []
     for most, found in crowds.items():
         in_turn = sorted(found.values(), key=lambda waiting: waiting.due)
         batches += [
             (portion[0].due, [waiting.job for waiting in portion])
             for portion in _portions(in_turn, min(size, most or size))
-            if portion[0].due <= now
         ]
     return batches
+
+
+def _take_along(now: float, crowd: dict[str, Waiting], later: list[Waiting], size: int) -> None:
+    """Fill the last call for those who are due with others of their scope."""
+    room = -len(crowd) % size
+    if not room:
+        return
+    for waiting in sorted(later, key=lambda waiting: waiting.due):
+        if waiting.due <= now + waiting.early(now) and waiting.job.id not in crowd:
+            crowd[waiting.job.id] = waiting
+            room -= 1
+            if not room:
+                return
 
 
 def _portions(items: Sequence[Any], size: int) -> Iterator[Any]:
@@ -400,6 +414,29 @@ class _Answer:
     throttled: bool = False
 
 
+class _Post:
+    """News for one who waits. An `asyncio.Queue` would do, and take three kilobytes for each wait."""
+
+    __slots__ = ("_arrived", "_news")
+
+    def __init__(self) -> None:
+        self._news: list[Job | Refused | BaseException] = []
+        self._arrived: asyncio.Future[None] | None = None
+
+    def put(self, news: Job | Refused | BaseException) -> None:
+        """Hand something over."""
+        self._news.append(news)
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    async def get(self) -> Job | Refused | BaseException:
+        """Take the oldest news out, or wait for some."""
+        while not self._news:
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        return self._news.pop(0)
+
+
 @dataclass
 class _Wait:
     """A `Waiting` and where its news goes.
@@ -411,7 +448,7 @@ class _Wait:
 
     waiting: Waiting
     keys: tuple[str, ...] = ()
-    news: asyncio.Queue[Job | Refused | BaseException] = field(default_factory=asyncio.Queue)
+    news: _Post = field(default_factory=_Post)
     under_way: bool = False
     over: bool = False
 
@@ -474,6 +511,7 @@ class SharedWatch:
         self._by_key: dict[str, set[int]] = defaultdict(set)
         self._serial = 0
         self._wake = asyncio.Event()
+        self._sleeps_until = -inf
         self._task: asyncio.Task[None] | None = None
         self._looks: dict[asyncio.Task[None], str] = {}
         self._troubled: dict[str, _Trouble] = {}
@@ -560,8 +598,10 @@ class SharedWatch:
         for key in wait.keys:
             self._by_key[key].add(ticket)
         if self._task is None or self._task.done():
+            self._sleeps_until = -inf  # it plans as soon as it runs
             self._task = self._start_task(self._run(), "airflow-resilient-watch")
-        self._wake.set()
+        if waiting.due < self._sleeps_until:  # a plan for each of thousands who join would take minutes
+            self._wake.set()
         return ticket, wait
 
     def _leave(self, ticket: int, wait: _Wait) -> None:
@@ -611,6 +651,7 @@ class SharedWatch:
                 for batch in planned.batches:
                     self._start_look(batch)
                 self._tell_pressure(now, planned.late)
+                self._sleeps_until = now + planned.sleep
                 await self._nap(planned.sleep)
         except Exception as error:  # noqa: BLE001 - a defect here must reach everybody who waits, not strand them
             self._fail(error)
@@ -693,18 +734,20 @@ class SharedWatch:
         self.counts["looks"] += len(batch.jobs)
         self.counts["refused"] += answer.refused is not None
         found = {job.id: job for job in answer.jobs}
+        # Drawn once: those who were asked about together stay together, or calls would be made half empty.
+        early = 1 - _SPREAD * self._random()
         for wait in asked:
             before = wait.waiting
             if wait.over or not before.job.live:
                 continue
             after = after_look(before, answer.refused or found.get(before.job.id), now, answer.concerns)
-            wait.waiting = replace(after, due=now + (after.due - now) * (1 - _SPREAD * self._random()))
+            wait.waiting = replace(after, due=now + (after.due - now) * early)
             if answer.refused and after.refused >= after.patience.refused:
                 wait.over = True
-                wait.news.put_nowait(answer.refused)
+                wait.news.put(answer.refused)
             elif (after.job.phase, after.job.facts) != (before.job.phase, before.job.facts):
                 wait.over = not after.job.live
-                wait.news.put_nowait(after.job)
+                wait.news.put(after.job)
                 if wait.over:
                     self.counts[f"ended.{after.job.phase.value}"] += 1
 
@@ -753,7 +796,7 @@ class SharedWatch:
     def _fail(self, error: Exception) -> None:
         for wait in self._waits.values():
             wait.over = True
-            wait.news.put_nowait(error)
+            wait.news.put(error)
 
     # --- what the log says ---
 

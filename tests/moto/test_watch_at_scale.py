@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from contextlib import aclosing
 
@@ -246,6 +247,27 @@ def test_looks_time_out_soon_unless_somebody_says_otherwise():
     assert patient.client("emr", looking=True).meta.config.read_timeout == 77
     assert patient.client("emr", looking=True).meta.config.retries["total_max_attempts"] == 1
     assert usual.client("emr").meta.config.read_timeout == 60, "of looks alone"
+
+
+def test_answers_to_looks_are_trimmed_before_botocore_reads_them():
+    with Hall(EcsTasks) as hall:
+        jobs = hall.tasks(2)
+        arns = [job.id for job in jobs]
+        whole, trimmed = (
+            hall.service.access.client("ecs", looking=looking).describe_tasks(cluster="etl", tasks=arns)
+            for looking in (False, True)
+        )
+        assert "cpu" in whole["tasks"][0]
+        assert "cpu" not in trimmed["tasks"][0]
+        assert [each["taskArn"] for each in trimmed["tasks"]] == arns
+
+
+@pytest.mark.parametrize("trim", [json.loads, lambda body: body["tasks"]])
+def test_an_answer_that_cannot_be_trimmed_is_read_as_it_is(trim):
+    with Hall(EcsTasks) as hall:
+        jobs = hall.tasks(2)
+        hall.service.access.trim("ecs:DescribeTasks", lambda body: trim(b"something else"))
+        assert len(hall.service.observe(jobs)) == 2
 
 
 def test_what_uses_one_connection_and_region_has_one_account():

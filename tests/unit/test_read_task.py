@@ -1,12 +1,13 @@
 """What one look at an ECS task means."""
 
+import json
 from datetime import datetime, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from airflow_resilient.ecs import read_task
+from airflow_resilient.ecs import read_task, trim_tasks
 from airflow_resilient.jobs import Cause, Claim, Job, Phase
 
 CLAIM = Claim("abcdefghijklmnop", 1)
@@ -291,6 +292,18 @@ ENDS = [
 def test_how_a_stopped_task_ended(task, phase, cause, exit_code):
     job = read_task(task, CLAIM)
     assert (job.phase, job.cause, job.exit_code) == (phase, cause, exit_code)
+
+
+@pytest.mark.parametrize("task", [param.values[0] for param in ENDS], ids=[param.id for param in ENDS])
+def test_what_is_trimmed_from_an_answer_is_not_read(task):
+    moments = {name: task[name] for name in ("createdAt", "stoppedAt") if name in task}
+    noise = {"attachments": [{"id": "1", "details": []}], "cpu": "256", "tags": []}
+    containers = [{**each, "cpu": "0"} for each in task.get("containers") or ()]
+    answer = {**task, **dict.fromkeys(moments, 1.0), **noise, "containers": containers}
+    (left,) = json.loads(trim_tasks(json.dumps({"tasks": [answer], "failures": []}).encode()))["tasks"]
+    assert not noise.keys() & left.keys()
+    assert left.keys() >= moments.keys()
+    assert read_task({**left, **moments}, CLAIM) == read_task(task, CLAIM)
 
 
 @pytest.mark.parametrize("task", [param.values[0] for param in ENDS], ids=[param.id for param in ENDS])

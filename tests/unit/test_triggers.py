@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -38,6 +39,15 @@ def trigger(jobs):
     identity = {"dag_id": "etl", "run_id": f"run-{uuid.uuid4()}", "task_id": "sort", "map_index": -1}
     made.task_instance = SimpleNamespace(**identity)
     return made
+
+
+def test_names_in_the_arguments_of_two_triggers_are_in_memory_once(trigger):
+    """Each is decoded from JSON, which makes them anew: kilobytes for each of thousands of triggers."""
+    _, arguments = trigger.serialize()
+    one, other = (RemoteJobTrigger(**json.loads(json.dumps(arguments))) for _ in range(2))
+    assert one.arguments == other.arguments == arguments
+    for name, same in zip(one.arguments["jobs"][0], other.arguments["jobs"][0], strict=True):
+        assert name is same
 
 
 def stopped_while_it_watches(trigger, jobs):

@@ -139,6 +139,13 @@ def test_a_look_never_takes_a_wait_back():
     assert real.after_look(before, job(phase=Phase.RUNNING), 1.0).job.phase is Phase.STOPPING
 
 
+def test_a_look_that_tells_nothing_new_leaves_the_job_that_is_known():
+    """Thousands of new ones would make the garbage collector halt the event loop."""
+    before = waiting()
+    assert real.after_look(before, job(), 1.0).job is before.job
+    assert real.after_look(before, job(phase=Phase.STOPPING), 1.0).job is not before.job
+
+
 some_looks = st.one_of(
     st.none(), st.just(real.Refused(DENIED)), st.sampled_from(Phase).map(lambda phase: job(phase=phase))
 )
@@ -270,6 +277,14 @@ def test_who_is_due_soon_comes_along(core):
 def test_who_is_due_soon_makes_no_call_of_its_own(core):
     soon = waiting("b", due=114.0, since=-1000.0, core=core)
     assert names(core.plan(100.0, [waiting(due=100.0, core=core), soon], ENDLESS, size=1)) == [["a"]]
+
+
+def test_who_is_due_next_comes_along_where_there_is_room_for_one(core):
+    waits = [
+        waiting(name, due=due, since=-1000.0, core=core)
+        for name, due in (("a", 100.0), ("b", 112.0), ("c", 108.0))
+    ]
+    assert names(core.plan(100.0, waits, ENDLESS, size=2)) == [["a", "c"]]
 
 
 def test_a_job_that_two_wait_for_is_asked_about_once(core):
@@ -518,6 +533,28 @@ def test_many_waits_share_calls():
     assert all(looks[-1] is Phase.SUCCEEDED for looks in hall.run(main()))
     assert max(hall.batches()) == 100
     assert len(hall.batches()) < 3 * 60, "three calls for each round, not 250"
+
+
+def test_those_who_join_together_make_one_plan_and_not_one_each(monkeypatch):
+    """With a plan for each, 5 000 of them took a minute of the event loop."""
+    hall = Hall(seconds=600.0)
+    jobs = hall.start(200)
+    plans, plan = [], real.plan
+    monkeypatch.setattr(real, "plan", lambda *args, **more: plans.append(args) or plan(*args, **more))
+
+    async def main():
+        waits = []
+        for job in jobs:
+            waits.append(asyncio.ensure_future(hall.wait_for(job)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        made = len(plans)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        return made
+
+    assert hall.run(main()) == 1
 
 
 def test_scopes_do_not_share_calls():

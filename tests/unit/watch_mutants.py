@@ -62,10 +62,11 @@ WATCH = {
     "every event hurries": ("HURRIED if ended else waiting.hurried", "HURRIED"),
     "no event hurries": ("HURRIED if ended else waiting.hurried", "waiting.hurried"),
     # plan
-    "nobody comes along": ("waiting.due > now + waiting.early(now)", "True"),
-    "everybody comes along": (
-        "waiting.due > now + waiting.patience.poll / 2 or waiting.due > now + waiting.early(now)",
-        "False",
+    "nobody comes along": ("waiting.due <= now + waiting.early(now)", "False"),
+    "everybody comes along": ("waiting.due <= now + waiting.early(now) and ", ""),
+    "not who is due next comes along": (
+        "sorted(later, key=lambda waiting: waiting.due)",
+        "sorted(later, key=lambda waiting: -waiting.due)",
     ),
     "who has just come comes along": (
         "0.0 if now - self.since < self.patience.first else self.interval(now) / 2",
@@ -73,11 +74,18 @@ WATCH = {
     ),
     "who was refused is asked about with the others": ("min(size, most or size)", "size"),
     "batches are too large": ("min(size, most or size)", "most or 10 ** 6"),
-    "a job stands in a batch twice": ("crowd[waiting.job.id] = waiting", "crowd[id(waiting)] = waiting"),
-    "calls are made in which nobody is due": (" if portion[0].due <= now]", "]"),
+    "a job stands in a batch twice": (
+        "if other is None or waiting.due < other.due:\n                crowd[waiting.job.id] = waiting",
+        "crowd[id(waiting)] = waiting",
+    ),
+    "calls are made in which nobody is due": ("room = -len(crowd) % size", "room = size"),
     "not who is due first is first": (
-        "key=lambda waiting: waiting.due)",
-        "key=lambda waiting: -waiting.due)",
+        "sorted(found.values(), key=lambda waiting: waiting.due)",
+        "sorted(found.values(), key=lambda waiting: -waiting.due)",
+    ),
+    "it sleeps for who is due later": (
+        "first = min((due for due in dues if due > now), default=inf)",
+        "first = inf",
     ),
     "scopes have their turn by name": (
         "heappush(in_turn, (first, scope, number, portion))",
@@ -97,7 +105,7 @@ WATCH = {
         "rooms.each",
     ),
     "a pause is slept through by all": (
-        "max(paused.get(waiting.job.scope, -inf), waiting.due)",
+        "max(paused[scope], first)",
         "3600.0 + now",
     ),
     "one scope takes all rooms": ("taken[scope] += 1", "pass"),

@@ -1,0 +1,192 @@
+"""Thousand waits in a real triggerer: ours, then the provider's.
+
+A real Airflow (`LocalAirflow`) makes a DAG run of as many mapped task instances; a pool without slots keeps
+them from workers. Then a script writes into Airflow's database what a worker writes when a task instance
+defers: the trigger's row, and the state. All else is stopped, and the triggerer's processes are measured from
+outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from watching.figures import spread, within
+from watching.one import Case, control_now, packed_arguments, trigger_class
+
+JOBS = 1000
+SETTLE, STEADY, ENDS_OVER, MOST_WAIT, LONGEST_START = 10.0, 30.0, 10.0, 120.0, 300.0
+_DAG = """
+from airflow.sdk import DAG, BaseOperator
+
+class Waits(BaseOperator):
+    def __init__(self, number, **kwargs):
+        super().__init__(**kwargs)
+        self.number = number
+
+    def execute(self, context):
+        raise RuntimeError("there is no slot for this")
+
+    def execute_complete(self, context, event):
+        return None
+
+with DAG("waits", schedule=None, catchup=False):
+    Waits.partial(task_id="wait", pool="nobody").expand(number=list(range(JOBS)))
+"""
+_DEFER = """
+import json, sys
+from sqlalchemy import select
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
+from airflow.utils.session import create_session
+told = json.load(sys.stdin)
+with create_session() as session:
+    found = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == "waits"))
+    instances = {each.map_index: each for each in found}
+    for index, arguments in told["arguments"].items():
+        trigger = Trigger(told["classpath"], arguments)
+        session.add(trigger)
+        session.flush()
+        instance = instances[int(index)]
+        instance.trigger_id = trigger.id
+        instance.try_number = 1
+        instance.next_method = "execute_complete"
+        instance.state = "deferred"
+"""
+
+
+def measure_all(endpoint: Callable[[Any], Any]) -> dict[str, Any]:
+    """Measure both.
+
+    :param endpoint: makes the context that runs the fake endpoint.
+    """
+    measured = {}
+    for who in ("ours", "provider"):
+        measured[who] = measure(Case(who, "ecs", JOBS, 1), endpoint)
+        print("triggerer", who, json.dumps(measured[who]), flush=True)
+    return measured
+
+
+def measure(case: Case, endpoint: Callable[[Any], Any]) -> dict[str, Any]:
+    """Measure one."""
+    from airflow_resilient.testing.local_airflow import LocalAirflow
+
+    with contextlib.ExitStack() as stack:
+        dags = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (dags / "waits.py").write_text(_DAG.replace("JOBS", str(case.jobs)))
+        aws = stack.enter_context(endpoint({"service": "ecs", "jobs": case.jobs, "clusters": 1}))
+        connection = {
+            "conn_type": "aws",
+            "login": "AKIAFAKE",
+            "password": "not-a-secret",
+            "extra": {"region_name": "us-east-1", "endpoint_url": f"http://127.0.0.1:{aws.port}"},
+        }
+        airflow = stack.enter_context(
+            LocalAirflow(
+                dags=dags,
+                connections={"aws_default": connection},
+                pools={"nobody": 0},
+                config={("airflow_resilient", "namespace"): "benchmark"},
+                environment={"PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+            )
+        )
+        airflow.wait_for_dag("waits")
+        airflow.trigger("waits")
+        database = Path(airflow.environment["AIRFLOW_HOME"]) / "airflow.db"
+        airflow.wait_until(
+            lambda: len(_instances(database, "scheduled")) == case.jobs, 120, what="all are scheduled"
+        )
+        for component in ("scheduler", "dag-processor"):
+            if component in airflow.components:
+                airflow.stop(component)
+        return _measure(case, aws.port, airflow, database)
+
+
+def _measure(case: Case, port: int, airflow: Any, database: Path) -> dict[str, Any]:
+    pid = airflow.pid("triggerer")
+    klass: Any = trigger_class(case)
+    classpath = f"{klass.__module__}.{klass.__qualname__}"
+
+    def defer(jobs: range) -> None:
+        told = {job: json.loads(packed_arguments(case, job)) for job in jobs}
+        subprocess.run(
+            [airflow.python, "-c", _DEFER],
+            check=True,
+            input=json.dumps({"classpath": classpath, "arguments": told}),
+            text=True,
+            env=airflow.environment,
+            stdout=subprocess.DEVNULL,
+        )
+
+    defer(range(1))  # what is loaded once is no part of the cost of a wait
+    control_now(port, "wait", 60.0, warm=0)
+    time.sleep(3)
+    cpu = _cpu(pid)
+    time.sleep(15)
+    idle, before = (_cpu(pid) - cpu) * 4, _memory_kb(pid)
+    cpu = _cpu(pid)
+    defer(range(1, case.jobs))
+    began = time.time()
+    looked = control_now(port, "wait", LONGEST_START)
+    start_cpu = _cpu(pid) - cpu
+    time.sleep(SETTLE)
+    steady_from, cpu = time.time(), _cpu(pid)
+    time.sleep(STEADY)
+    steady_to, steady_cpu = time.time(), _cpu(pid) - cpu
+    memory = _memory_kb(pid) - before
+    ends = control_now(port, "end", 60.0, at=time.time() + 1.0, over=ENDS_OVER)["ends"]
+    until = time.time() + 1.0 + ENDS_OVER + MOST_WAIT
+    while _instances(database, "deferred") and time.time() < until:
+        time.sleep(0.5)
+    told = _instances(database, "scheduled")
+    calls = [when for when, _, _ in control_now(port, "tell", 60.0)["calls"]]
+    steady_calls = within(calls, steady_from, steady_to) / STEADY * 60
+    return {
+        "jobs": case.jobs,
+        "all_looked_at_s": looked["last"] - began if looked["asked"] == case.jobs else None,
+        "start_cpu_s": start_cpu,
+        "idle_cpu_s_per_minute": idle,
+        "cpu_s_per_minute": steady_cpu / (steady_to - steady_from) * 60,
+        "kb_per_wait": memory / (case.jobs - 1),
+        "calls_per_wait_and_minute": steady_calls / case.jobs,
+        "delay_s": spread([told[job] - ends[job] for job in told]),
+        "lost": case.jobs - len(told),
+        "early": sum(told[job] < ends[job] for job in told),
+    }
+
+
+def _instances(database: Path, state: str) -> dict[int, float]:
+    """When the task instances in a state came into it, by their number."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
+        rows = connection.execute(
+            "select map_index, updated_at from task_instance where state = ? and map_index >= 0", (state,)
+        )
+        return {index: _moment(at) for index, at in rows}
+
+
+def _moment(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp()
+
+
+def _processes(pid: int) -> list[Any]:
+    import psutil
+
+    whole = psutil.Process(pid)
+    return [whole, *whole.children(recursive=True)]
+
+
+def _cpu(pid: int) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in _processes(pid))
+
+
+def _memory_kb(pid: int) -> float:
+    return sum(process.memory_full_info().pss for process in _processes(pid)) / 1024
