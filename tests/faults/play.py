@@ -176,6 +176,12 @@ def _lose_machine(stage: Stage) -> None:
 
 
 def _start_scheduler(stage: Stage) -> None:
+    """Start it when the lost one is known to be lost: it looks after its tasks then, or five minutes later."""
+
+    def lost() -> bool:
+        return stage.airflow.request("GET", "/monitor/health")["scheduler"]["status"] != "healthy"
+
+    stage.airflow.wait_until(lost, LONG, "the scheduler is known to be lost")
     stage.airflow.start("scheduler", LONG)
 
 

@@ -337,9 +337,6 @@ def stage(
                     ("core", "dagbag_import_timeout"): 120,  # a busy machine is no fault of a DAG
                     ("core", "parallelism"): 12,
                     ("core", "plugins_folder"): HERE / "plugins",
-                    # A scheduler looks after the tasks of a lost one when it starts, and every five minutes.
-                    ("scheduler", "orphaned_tasks_check_interval"): 10,
-                    ("scheduler", "scheduler_health_check_threshold"): 15,
                     # By default workers ask five times, which is over in a quarter of a minute.
                     ("workers", "execution_api_retries"): 40,
                     ("workers", "execution_api_retry_wait_max"): 5,

@@ -19,10 +19,22 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 
 
+LONGEST = ("shared", "test_faults", "test_distributed", "test_recipes_on_a_real_airflow")
+"""Groups that are begun first, because they last longest."""
+
+
+def group_of(item) -> str:
+    """Whose tests run in one process: those that share an Airflow, or else those of a module."""
+    return "shared" if "airflow" in item.fixturenames else item.path.stem
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.system)
+            item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    first = dict(zip(LONGEST, range(len(LONGEST)), strict=True))
+    items.sort(key=lambda item: first.get(group_of(item), len(first)))
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ def worker(name):
 
 
 @pytest.fixture
-def airflow(aws, python_path, tmp_path):
+def distributed(aws, python_path, tmp_path):
     """CeleryExecutor on Redis and PostgreSQL, two workers, two triggerers; the recipe's DAG and pools."""
     dags = tmp_path / "dags"
     dags.mkdir()
@@ -94,8 +94,8 @@ def airflow(aws, python_path, tmp_path):
         yield running
 
 
-def test_a_worker_and_a_triggerer_are_lost_for_good_and_every_job_runs_once(aws, airflow):
-    story = Story(aws, airflow)
+def test_a_worker_and_a_triggerer_are_lost_for_good_and_every_job_runs_once(aws, distributed):
+    airflow, story = distributed, Story(aws, distributed)
 
     # Eight jobs run, four exports among them, and nothing but the triggerers waits for them.
     night = story.start(NIGHT)

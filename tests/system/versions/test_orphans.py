@@ -6,6 +6,7 @@ test only.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -135,7 +136,9 @@ class Story:
         value = self.airflow.request("GET", path).get("value")
         log = self.airflow.task_log(dag_id, run_id, "sweep")
         state = self.airflow.task_instance(dag_id, run_id, "sweep").state
-        return state, json.loads(value) if isinstance(value, str) else value, log
+        if isinstance(value, str):
+            value = json.loads(value) if airflow_version() >= (3, 0) else ast.literal_eval(value)
+        return state, value, log
 
     def name_of(self, job: str) -> str:
         names = (*self.runs, "foreign")
