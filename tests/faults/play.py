@@ -176,7 +176,7 @@ def _lose_machine(stage: Stage) -> None:
 
 
 def _start_scheduler(stage: Stage) -> None:
-    """Start it when the lost one is known to be lost: it looks after its tasks then, or five minutes later."""
+    """Start it when the lost one is known to be lost, or it looks after its tasks five minutes later only."""
 
     def lost() -> bool:
         return stage.airflow.request("GET", "/monitor/health")["scheduler"]["status"] != "healthy"
