@@ -84,7 +84,7 @@ def read_container(
         id=str(seen["Id"]),
         claim=claim,
         phase=Phase.RUNNING,
-        created=(_nanoseconds(seen.get("Created")) or 0) / 1e9,
+        created=(_nanoseconds(seen.get("Created")) or 0) / 10**9,
         scope=scope,
         facts={"engine": engine, "name": name},
     )
@@ -107,7 +107,7 @@ def read_container(
         phase=phase,
         cause=cause,
         exit_code=code,
-        ended=finished / 1e9 if finished else None,
+        ended=finished / 10**9 if finished else None,
         reason=short(why, LONGEST_REASON),
     )
 

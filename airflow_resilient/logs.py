@@ -162,7 +162,7 @@ def take_since(cursor: TimeCursor, entries: Sequence[tuple[int, str]]) -> tuple[
     last = max([cursor.last, *(stamp for stamp, _ in entries)])
     since = max(cursor.since, last - BEHIND)
     count = sum(stamp >= since for stamp, _ in entries)
-    return TimeCursor(since, count, last), [(stamp / 1e9, text) for stamp, text in fresh]
+    return TimeCursor(since, count, last), [(stamp / 10**9, text) for stamp, text in fresh]
 
 
 def stream_name(prefix: str, container: str, task_id: str) -> str:

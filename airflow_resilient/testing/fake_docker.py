@@ -562,11 +562,19 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD" or status in (204, 304):
             self.end_headers()
             return
-        self.send_header("Content-Length", str(len(data)))
+        streamed = re.search(r"/(events|logs|images/create)($|\?)", self.path) is not None
+        whole = data
+        data = data[: len(data) // 2] if cut else data
+        if streamed:
+            self.send_header("Transfer-Encoding", "chunked")
+            data = b"%x\r\n%s\r\n" % (len(data), data) if data else b""
+            data += b"" if cut else b"0\r\n\r\n"
+        else:
+            self.send_header("Content-Length", str(len(whole)))
         if self.path.partition("?")[0].endswith("/archive"):
-            self.send_header("X-Docker-Container-Path-Stat", _archive_stat(data))
+            self.send_header("X-Docker-Container-Path-Stat", _archive_stat(whole))
         self.end_headers()
-        self.wfile.write(data[: len(data) // 2] if cut else data)
+        self.wfile.write(data)
         if cut:
             self.wfile.flush()
             self.close_connection = True
