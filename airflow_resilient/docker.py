@@ -875,6 +875,11 @@ def _is_name_taken(error: Any) -> bool:
     return status in (409, 500) and "in use" in str(error.explanation).lower()
 
 
+def default_url() -> str:
+    """The engine that is meant where none is named: ``DOCKER_HOST``, or the socket."""
+    return os.environ.get("DOCKER_HOST") or DEFAULT_URL
+
+
 def _engine_of(client: Any) -> str:
     """The engine's id, which stays the same when it is restarted; empty where it has none (podman)."""
     return str(client.info().get("ID") or "")
@@ -1012,7 +1017,7 @@ class DockerOperator(RemoteJobOperator):
         self.command = command
         self.container_name = container_name
         self.cpus = cpus
-        self.docker_url = docker_url or os.environ.get("DOCKER_HOST") or DEFAULT_URL
+        self.docker_url = docker_url or default_url()
         self.environment = environment or {}
         self._private_environment = private_environment or {}
         self.env_file = env_file
