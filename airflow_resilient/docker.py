@@ -59,6 +59,10 @@ _ATTEMPTS = 4  # questions about the result of a container that has ended
 # --- what a look means --------------------------------------------------------------------------
 
 _ENDING_SIGNALS = frozenset({"2", "3", "6", "9", "15", "SIGINT", "SIGQUIT", "SIGABRT", "SIGKILL", "SIGTERM"})
+_FORGOTTEN = (
+    "exit code 0, but the engine was restarted since, and may have stopped it: whether the work was done is "
+    "not known. Look at its output; live-restore lets containers outlive their engine."
+)
 _NO_SUCH_COMMAND, _NOT_EXECUTABLE, _ENGINE_FAILED = 127, 126, 125
 # Why a container that could not be started may well start a minute later.
 _PASSES = (
@@ -68,13 +72,20 @@ _PASSES = (
 
 
 def read_container(
-    seen: Mapping[str, Any], claim: Claim, *, scope: str = "", engine: str = "", killed: str = ""
+    seen: Mapping[str, Any],
+    claim: Claim,
+    *,
+    scope: str = "",
+    engine: str = "",
+    killed: str = "",
+    forgotten: bool = False,
 ) -> Job:
     """Say what an inspection of a container means.
 
     :param seen: ``{"Id": str, "Name": str, "Created": str, "State": {"Status": str, "ExitCode": int, ...}}``.
     :param scope: URL of its engine, `engine` the engine's id.
     :param killed: who was heard to end it, for a person; empty: nobody.
+    :param forgotten: nothing is heard of its end, and the engine may have been stopped, and it along.
     :return: SUCCEEDED only if it ran, ended with exit code 0, and nobody asked the engine to end it.
     """
     state = seen.get("State") or {}
@@ -101,6 +112,8 @@ def read_container(
         killed = killed or "it was stopped by Airflow"
     code = state.get("ExitCode")
     phase, cause, why = _end(state, int(code) if code is not None else None, killed, ran=status != "created")
+    if phase is Phase.SUCCEEDED and forgotten:
+        phase, cause, why = Phase.FAILED, Cause.UNKNOWN, _FORGOTTEN
     finished = _nanoseconds(state.get("FinishedAt"))
     return replace(
         job,
@@ -550,16 +563,27 @@ class DockerContainers:
             self._engines[url] = _engine_of(client)
         engine = self._engines[url]
         look = read_container(seen, claim, scope=url, engine=engine)
-        if not look.live:
-            killed = self._who_ended_it(client, seen)
-            look = read_container(seen, claim, scope=url, engine=engine, killed=killed)
+        if not look.live and look.phase is not Phase.CANCELLED:
+            killed, forgotten = self._who_ended_it(client, seen)
+            look = read_container(
+                seen,
+                claim,
+                scope=url,
+                engine=engine,
+                killed=killed,
+                forgotten=forgotten
+                and look.phase is Phase.SUCCEEDED
+                and self._may_have_stopped(client, seen),
+            )
         labels = (seen.get("Config") or {}).get("Labels") or {}
         if not look.live and _to_be_removed(labels.get(AUTO_REMOVE), look):
             look = replace(look, facts={**look.facts, "remove": True})
         return look
 
-    def _who_ended_it(self, client: Any, seen: Mapping[str, Any]) -> str:
-        """Who asked the engine to end a container, by the events that it still knows; empty: nobody is known.
+    def _who_ended_it(self, client: Any, seen: Mapping[str, Any]) -> tuple[str, bool]:
+        """Who asked the engine to end a container, by the events that it still knows.
+
+        :return: who, empty when nobody is known; and whether the engine has forgotten even that it ended.
 
         Exit code 0 does not tell: a process that stops gracefully when it is told to ends with it, too. The
         engine knows its last 256 events, and none from before its own start.
@@ -569,7 +593,7 @@ class DockerContainers:
         finished = _nanoseconds((seen.get("State") or {}).get("FinishedAt")) or created
         # An event is written a moment after the signal was sent.
         since, until = (f"{at // 10**9}.{at % 10**9:09d}" for at in (created, finished + 10**9 // 2))
-        only = json.dumps({"container": [seen["Id"]], "event": ["kill", "stop"]})
+        only = json.dumps({"container": [seen["Id"]], "event": ["kill", "stop", "die", "died"]})
         try:
             answer = self._get(client, "/events", since=since, until=until, filters=only)
             events = [json.loads(line) for line in answer.text.splitlines() if line.strip()]
@@ -577,14 +601,32 @@ class DockerContainers:
             if self.is_transient(error):
                 raise
             log.debug("the engine does not tell its events: %s", error)
-            return ""
+            return "", True
         for event in events:
             sent = str(((event.get("Actor") or {}).get("Attributes") or {}).get("signal") or "")
             if (event.get("Action") or event.get("status")) == "stop":
-                return "somebody asked the engine to stop it"
+                return "somebody asked the engine to stop it", False
             if sent in _ENDING_SIGNALS:
-                return f"somebody asked the engine to end it (signal {sent})"
-        return ""
+                return f"somebody asked the engine to end it (signal {sent})", False
+        return "", not events
+
+    def _may_have_stopped(self, client: Any, seen: Mapping[str, Any]) -> bool:
+        """Whether the engine may have been stopped after a container ended, or when: that ends it, too.
+
+        The network ``bridge`` is made anew whenever an engine starts that does not let containers outlive it.
+        Source: ``initBridgeDriver`` in ``daemon/daemon_unix.go`` of moby.
+        Verified: ``test_an_engine_that_takes_its_containers_along_does_not_make_them_a_success``.
+        """
+        from docker.errors import NotFound
+
+        if _is_podman(client) or client.info().get("LiveRestoreEnabled"):
+            return False
+        try:
+            started = _nanoseconds(client.inspect_network("bridge").get("Created"))
+        except NotFound:
+            return True
+        ended = _nanoseconds((seen.get("State") or {}).get("FinishedAt"))
+        return started is None or ended is None or ended < started
 
     # --- inside: submitting ---
 
@@ -881,13 +923,18 @@ def default_url() -> str:
 
 
 def _engine_of(client: Any) -> str:
-    """The engine's id, which stays the same when it is restarted; empty where it has none (podman)."""
-    return str(client.info().get("ID") or "")
+    """The engine's id, which outlives restarts; empty for podman, which makes one up for each answer."""
+    return "" if _is_podman(client) else str(client.info().get("ID") or "")
+
+
+def _is_podman(client: Any) -> bool:
+    """Whether it is podman, whose containers have no engine that they could end with."""
+    return any("podman" in str(each.get("Name")).lower() for each in client.version().get("Components") or ())
 
 
 def _chain(error: BaseException | None) -> str:
     """An error and what it came from, as a text with the names of their classes."""
-    told = []
+    told: list[str] = []
     while error is not None and len(told) < 10:  # noqa: PLR2004 - a cycle would not end
         told.append(repr(error))
         error = error.__cause__ or error.__context__

@@ -381,7 +381,7 @@ def sweep(
 def _kept(places: Sequence[Place], senses: Senses, troubles: list[str]) -> Iterator[tuple[Place, Job]]:
     """Ended jobs that were to be removed, where a service keeps such; what cannot be listed is told."""
     for place in places:
-        leftovers = getattr(place.service, "leftovers", None)
+        leftovers: Any = getattr(place.service, "leftovers", None)
         for scope in () if leftovers is None else place.scopes or place.service.scopes():
             try:
                 jobs = persist(lambda: leftovers(scope), place.service.is_transient, senses)  # noqa: B023 - called at once

@@ -51,6 +51,7 @@ _PATHS = (
     ("version", "GET", r"/version"),
     ("info", "GET", r"/info"),
     ("events", "GET", r"/events"),
+    ("network", "GET", r"/networks/(?P<name>[^/]+)"),
     ("list", "GET", r"/containers/json"),
     ("create", "POST", r"/containers/create"),
     ("pull", "POST", r"/images/create"),
@@ -137,6 +138,8 @@ class FakeDocker:
 
     :param podman: a name that is taken is told with 500, and log lines have whole seconds.
     :param engine_id: what the engine calls itself.
+    :param live_restore: it says that its containers outlive it.
+    :param bridge: it has the network of this name, which is as old as its last start.
 
     :ivar url: for ``docker_url``.
     :ivar containers: those that are there, by id.
@@ -145,9 +148,19 @@ class FakeDocker:
     :ivar images: names with tags that need no pull.
     """
 
-    def __init__(self, *, podman: bool = False, engine_id: str = "FAKE") -> None:
+    def __init__(
+        self,
+        *,
+        podman: bool = False,
+        engine_id: str = "FAKE",
+        live_restore: bool = False,
+        bridge: bool = True,
+    ) -> None:
         self.podman = podman
         self.engine_id = engine_id
+        self.live_restore = live_restore
+        self.bridge = bridge
+        self.opened = 0.0
         self.containers: dict[str, FakeContainer] = {}
         self.made: list[FakeContainer] = []
         self.calls: list[str] = []
@@ -194,6 +207,7 @@ class FakeDocker:
 
     def open(self) -> None:
         """Answer (again)."""
+        self.opened = self.now()
         path = self.url.removeprefix("unix://")
         Path(path).unlink(missing_ok=True)
         self._server = _Server(path, self)
@@ -291,10 +305,17 @@ class FakeDocker:
         return 200, b"OK"
 
     def _do_version(self, *_: Any) -> tuple[int, Any]:
-        return 200, {"ApiVersion": "1.44", "MinAPIVersion": "1.12", "Version": "fake"}
+        name = "Podman Engine" if self.podman else "Engine"
+        return 200, {"ApiVersion": "1.44", "MinAPIVersion": "1.12", "Components": [{"Name": name}]}
 
     def _do_info(self, *_: Any) -> tuple[int, Any]:
-        return 200, {"ID": "" if self.podman else self.engine_id}
+        engine_id = uuid.uuid4().hex if self.podman else self.engine_id
+        return 200, {"ID": engine_id, "LiveRestoreEnabled": self.live_restore}
+
+    def _do_network(self, name: str, *_: Any) -> tuple[int, Any]:
+        if name != "bridge" or not self.bridge:
+            raise _Answer(404, f"network {name} not found")
+        return 200, {"Name": name, "Created": _stamp(self.opened)}
 
     def _do_login(self, _: str, __: Any, body: Any) -> tuple[int, Any]:
         self.logins.append(body)

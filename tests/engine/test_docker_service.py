@@ -316,6 +316,34 @@ def test_what_we_have_stopped_is_known_when_the_engine_has_forgotten(engine):
     assert engine.containers[job.id].name == f"{CLAIM}.cancelled"
 
 
+@pytest.mark.parametrize(
+    ("engine_is", "phase"),
+    [
+        ({}, Phase.FAILED),
+        ({"bridge": False}, Phase.FAILED),
+        ({"live_restore": True}, Phase.SUCCEEDED),
+        ({"podman": True}, Phase.SUCCEEDED),
+    ],
+)
+def test_exit_code_0_from_before_a_restart_of_the_engine_is_unknown_if_it_ends_containers(engine_is, phase):
+    with FakeDocker(**engine_is) as engine:
+        engine.plan("etl:7")
+        job = service(engine).submit(CLAIM)
+        engine.finish(job.id, 0)
+        assert look(engine, job).phase is Phase.SUCCEEDED, "the engine knows that nobody ended it"
+        engine.close()
+        engine.open()
+        assert look(engine, job).phase is phase
+
+
+def test_exit_code_0_that_a_busy_engine_has_forgotten_is_a_success(engine):
+    first, second = service(engine).submit(CLAIM), service(engine).submit(OTHER)
+    engine.finish(first.id, 0)
+    for _ in range(300):
+        engine.signal(second.id, 10, 0)
+    assert look(engine, first).phase is Phase.SUCCEEDED
+
+
 def test_what_ended_by_itself_does_not_become_cancelled(engine):
     made = service(engine)
     job = made.submit(CLAIM)

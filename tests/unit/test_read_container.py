@@ -96,6 +96,12 @@ def test_a_look_means(said, killed, phase, cause, reason):
     assert (job.id, job.claim, job.scope, job.facts["engine"]) == ("c0ffee", CLAIM, "unix:///x", "E")
 
 
+def test_what_nobody_has_seen_end_before_the_engine_was_restarted_is_no_success():
+    job = read_container(seen("exited"), CLAIM, forgotten=True)
+    assert (job.phase, job.cause, job.exit_code) == (Phase.FAILED, Cause.UNKNOWN, 0)
+    assert "restarted" in job.reason
+
+
 def test_times_are_the_engines():
     job = read_container(seen("exited", 1), CLAIM)
     assert (job.created, job.ended) == (1767225600.5, 1767225660.25)
