@@ -278,7 +278,8 @@ class DockerContainers:
         self.log = log
         self._clients: dict[str, Any] = {}
         self._engines: dict[str, str] = {}
-        self._lock = threading.Lock()
+        # One for each engine: those that answer must not wait for one that does not.
+        self._locks: dict[str, threading.Lock] = {url: threading.Lock() for url in self.urls}
 
     def address(self) -> dict[str, Any]:
         """How to reach the engines; each job's ``scope`` says which of them has it."""
@@ -466,7 +467,7 @@ class DockerContainers:
         from docker import APIClient
         from docker.errors import DockerException
 
-        with self._lock:
+        with self._locks.setdefault(url, threading.Lock()):
             if url not in self._clients:
                 try:
                     self._clients[url] = APIClient(
@@ -1138,6 +1139,10 @@ class DockerOperator(RemoteJobOperator):
         if by_itself and job.exit_code is not None and job.exit_code in codes_of(self.skip_on_exit_code):
             return AirflowSkipException(f"skip_on_exit_code names exit code {job.exit_code}. {error}")
         return error
+
+    def timed_out(self, context: Context, job: Job) -> None:
+        """Remove what was stopped at the deadline, if that is asked for."""
+        self._clear_away(self.remote_jobs(context), job)
 
     def job_log(self) -> dict[str, Any]:
         """The container itself has it."""

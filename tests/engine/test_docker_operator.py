@@ -7,6 +7,7 @@ import json
 import logging
 import pickle
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 
 import pytest
@@ -19,6 +20,7 @@ from airflow_resilient import (
     JobCancelled,
     JobFailed,
     JobLost,
+    JobTimeout,
     Patience,
     SubmitRefused,
     triggers,
@@ -148,6 +150,16 @@ def test_auto_remove_says_what_is_left(tries, engine, auto_remove, code, left):
         one.run()
     assert len(engine.containers) == left
     assert engine.calls.index("inspect") < len(engine.calls) - engine.calls[::-1].index("logs")
+
+
+def test_what_is_stopped_at_the_deadline_is_removed_if_that_is_asked_for(tries, engine):
+    engine.plan("etl:7")
+    for auto_remove, left in (("force", 0), ("success", 1)):
+        one = tries(auto_remove=auto_remove, execution_timeout=timedelta(seconds=0.5))
+        with pytest.raises(JobTimeout):
+            one.run()
+        assert not engine.live()
+        assert len(engine.containers) == left
 
 
 def test_what_could_not_be_removed_costs_no_result_and_is_removed_by_the_next_try(tries, engine):

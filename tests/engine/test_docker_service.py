@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import engines
 import pytest
@@ -179,6 +180,18 @@ def test_an_engine_that_is_away_may_have_the_container_unless_it_lives_elsewhere
         service(engine, spare).find([CLAIM])
     service(spare).submit(CLAIM)
     assert len(service(engine, spare).find([CLAIM])) == 1
+
+
+def test_an_engine_that_hangs_holds_up_no_other(engine, spare):
+    both = service(engine, spare)
+    engine.fail_next("version", slow=5.0)
+    hanging = threading.Thread(target=both._client, args=(engine.url,))
+    hanging.start()
+    engines.wait_until(lambda: "version" in engine.calls)
+    began = time.monotonic()
+    both._client(spare.url)
+    assert time.monotonic() - began < 4
+    hanging.join()
 
 
 def test_another_engine_at_the_same_url_does_not_make_a_container_lost(engine):
