@@ -365,6 +365,15 @@ def test_what_ended_by_itself_does_not_become_cancelled(engine):
     assert look(engine, job).phase is Phase.SUCCEEDED
 
 
+def test_what_ends_as_it_is_to_be_stopped_does_not_become_cancelled(engine):
+    made = service(engine)
+    job = made.submit(CLAIM)
+    seen = made._inspect(made._client(engine.url), job.id)
+    engine.finish(job.id, 0)
+    made._stop(made._client(engine.url), seen)
+    assert look(engine, job).phase is Phase.SUCCEEDED
+
+
 def test_a_cancel_does_not_wait_for_ever(engine, monkeypatch):
     monkeypatch.setattr(ours, "_LONGEST_STOP", 0.05)
     job = service(engine).submit(CLAIM)

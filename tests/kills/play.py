@@ -77,6 +77,8 @@ class Recorder:
         for container, state in listed.items():
             if state == "running":
                 self._note(client, container)
+            elif state == "exited" and container not in self.ended:  # while nobody could hear of it
+                self.ended[container] = client.inspect_container(container)["State"]["ExitCode"]
         self.state = listed
         live = Counter(self.case_of(each) for each, state in listed.items() if state == "running")
         for case, count in live.items():
