@@ -248,7 +248,11 @@ def play(made: Stage, rows: Sequence[Row], implementations: Sequence[str]) -> li
         meet = _meeting(phase, len(cases), made)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             futures = [pool.submit(_play, made, row, name, meet) for row, name in cases]
-            results += [future.result() for future in futures]
+        for future in futures:
+            if error := future.exception():  # the others still count
+                made.say(f"a case could not be played: {error!r}")
+            else:
+                results.append(future.result())
     return results
 
 
