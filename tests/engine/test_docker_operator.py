@@ -152,6 +152,11 @@ def test_auto_remove_says_what_is_left(tries, engine, auto_remove, code, left):
     assert engine.calls.index("inspect") < len(engine.calls) - engine.calls[::-1].index("logs")
 
 
+def test_the_engine_removes_nothing_by_itself_whatever_is_asked_for(tries, engine):
+    tries(auto_remove="force").run()
+    assert not engine.made[0].body["HostConfig"].get("AutoRemove")
+
+
 def test_what_is_stopped_at_the_deadline_is_removed_if_that_is_asked_for(tries, engine):
     engine.plan("etl:7")
     for auto_remove, left in (("force", 0), ("success", 1)):
@@ -317,6 +322,12 @@ def test_secrets_reach_the_container_and_nothing_else(tries, engine, said):
     assert SECRET not in json.dumps([deferred.kwargs, one.xcoms, made.labels, str(error.value)])
     assert not said(SECRET)
     assert not [name for name in vars(one.make_operator()) if name == "private_environment"]
+
+
+def test_a_refusal_that_quotes_a_secret_is_told_without_it(tries, engine):
+    engine.fail_next("create", status=400, message=f"bad variable PASSWORD={SECRET}")
+    with pytest.raises(SubmitRefused, match=r"PASSWORD=\(hidden\)"):
+        tries(private_environment={"PASSWORD": SECRET}).run()
 
 
 def test_the_registry_is_logged_in_to_for_pulling_alone(tries, engine, monkeypatch):

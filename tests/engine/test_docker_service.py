@@ -81,6 +81,10 @@ def test_the_claim_is_the_name_and_stands_on_labels(engine):
 def test_the_engine_is_never_told_to_remove_a_container_by_itself(engine):
     service(engine, auto_remove="force").submit(CLAIM)
     assert engine.made[0].body["HostConfig"].get("AutoRemove") in (None, False)
+    (job,) = service(engine).find([CLAIM])
+    assert "remove" not in job.facts, "not while it runs"
+    engine.finish(job.id)
+    assert look(engine, job).facts["remove"] is True
 
 
 def test_two_workers_at_the_same_moment_come_to_one_container(engine):
