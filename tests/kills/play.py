@@ -146,7 +146,9 @@ class Case:
         ]
         counted = self._counted(instance.state)
         lines = [re.findall(rf"line {counted[:12]} (\d+)\b", log) for log in logs] if counted else []
-        written = range(self.row.seconds * 5) if instance.state == "success" else ()
+        found = {number for log in lines for number in log}
+        done = instance.state != "success" or str(self.row.seconds * 5 - 1) in found
+        written = range(self.row.seconds * 5) if instance.state == "success" and done else ()
         there = [each for each in self.containers if each in self.recorder.state]
         return Figures(
             made=len(self.containers),
@@ -155,8 +157,9 @@ class Case:
             kept=len(there) - len(self._running()),
             state=instance.state,
             tries=instance.try_number,
-            lost=len({*map(str, written)} - {number for log in lines for number in log}),
+            lost=len({*map(str, written)} - found),
             doubled=sum(sum(count - 1 for count in Counter(log).values()) for log in lines),
+            done=done,
         )
 
     def _counted(self, state: str) -> str:

@@ -16,8 +16,9 @@ def told(figures: Figures | None) -> str:
     """Figures in short."""
     if figures is None:
         return ""
-    state = f"{figures.state}, {figures.tries} {'try' if figures.tries == 1 else 'tries'}"
-    lines = f"{figures.lost} / {figures.doubled}" if figures.state == "success" else "-"
+    false = "" if figures.done else "**false** "
+    state = f"{false}{figures.state}, {figures.tries} {'try' if figures.tries == 1 else 'tries'}"
+    lines = f"{figures.lost} / {figures.doubled}" if figures.state == "success" and figures.done else "-"
     left = f"{figures.running} / {figures.kept}"
     at_once = f" ({figures.at_once} at once)" if figures.at_once > 1 else ""
     return f"{figures.made}{at_once} · {left} · {state} · {lines}"
