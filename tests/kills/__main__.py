@@ -72,7 +72,7 @@ Each cell says, in this order:
 
 * how many containers were made;
 * how many of them run / are kept when the task instance has ended;
-* how the task instance ended, after how many tries; a success is *false* of a container that was stopped;
+* how the task instance ended, after how many tries; a success is *false* if the container was stopped;
 * how many lines of the container that counted are lost / doubled in the task's log.
 
 {report.table(results)}"""
