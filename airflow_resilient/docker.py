@@ -54,7 +54,7 @@ STOP_TIMEOUT = 10
 _LONGEST_STOP = 20.0  # seconds for which a cancel waits; the engine goes on without us
 _LINES_AT_ONCE = 5000  # of a log, for one read
 _ANSWER = 20.0  # seconds that a look waits for an answer
-_ATTEMPTS = 4  # questions about the result of a container that has ended
+_ATTEMPTS = 6  # half a minute; questions about the result of a container that has ended
 
 # --- what a look means --------------------------------------------------------------------------
 
@@ -1180,11 +1180,12 @@ class DockerOperator(RemoteJobOperator):
                 return None
             lines = self._persist(service, lambda: service.last_lines(job, {}, 0 if self.xcom_all else 1))
         except Exception as error:
-            if not service.is_transient(error):
-                if self.retrieve_output:
-                    raise
+            passes = service.is_transient(error)
+            if self.retrieve_output and not passes:
+                raise
+            if not self.retrieve_output and (not passes or (log.lines and not self.xcom_all)):
                 self.log.warning("the container's log cannot be read: %s", error)
-                return log.last_line
+                return log.last_line  # as far as it was forwarded
             raise Unobservable(
                 f"{job.id} has succeeded, but what it returns cannot be read now: {error}. It was not "
                 "removed: the next try takes its result",

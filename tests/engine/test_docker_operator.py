@@ -124,6 +124,17 @@ def test_a_result_that_cannot_be_read_now_is_read_by_the_next_try(tries, engine,
     assert len(engine.made) == 1
 
 
+def test_the_last_line_that_was_forwarded_is_returned_when_the_engine_is_away(tries, engine, monkeypatch):
+    monkeypatch.setattr("airflow_resilient.docker._ATTEMPTS", 1)
+    engine.plan("etl:7", lines=["one", "two"])
+    one = tries()
+    deferred = one.start()
+    engine.finish(engine.made[0].id)
+    payload = one.watch(deferred)
+    engine.close()
+    assert one.resume(deferred, payload) == "two"
+
+
 # --- what becomes of the container ----------------------------------------------------------------
 
 WELL, BADLY = 0, 1

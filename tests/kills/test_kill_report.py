@@ -1,6 +1,7 @@
 """The cells of the table say what was seen."""
 
 import pytest
+
 from kills.cases import ROWS, Figures
 from kills.play import Result
 from kills.report import table, told
