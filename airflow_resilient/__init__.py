@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .aws import AwsAccess as AwsAccess
+    from .docker import DockerOperator as DockerOperator
     from .ecs import EcsRunTaskOperator as EcsRunTaskOperator
     from .ecs import EcsTaskStateSensor as EcsTaskStateSensor
     from .emr import EmrAddStepsOperator as EmrAddStepsOperator
@@ -98,6 +99,7 @@ _HOME = {
     "AwsAccess": "aws",
     "Cause": "jobs",
     "Claim": "jobs",
+    "DockerOperator": "docker",
     "EcsRunTaskOperator": "ecs",
     "EcsTaskStateSensor": "ecs",
     "EmrAddStepsOperator": "emr",

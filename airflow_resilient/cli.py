@@ -65,7 +65,14 @@ def orphans(options: argparse.Namespace) -> tuple[str, int]:
     from .sweep import sweep
 
     report = sweep(
-        places(_access(options), options.service, options.ecs_cluster, options.emr_cluster),
+        places(
+            _access(options),
+            options.service,
+            options.ecs_cluster,
+            options.emr_cluster,
+            docker_urls=options.docker_url,
+            docker_tls=_tls(options),
+        ),
         _api(options),
         _namespace(options),
         Senses(time.time, time.sleep, random.random),
@@ -79,6 +86,7 @@ def orphans(options: argparse.Namespace) -> tuple[str, int]:
             "findings": [finding.row() for finding in report.findings],
             "foreign": report.foreign,
             "troubles": list(report.troubles),
+            "leftovers": [finding.row() for finding in report.leftovers],
             "exit_code": report.exit_code,
         }
         return json.dumps(found, indent=2), report.exit_code
@@ -101,6 +109,7 @@ def explain(options: argparse.Namespace) -> tuple[str, int]:
         assumed=Assumed(options.on_clear, options.on_timeout, options.infrastructure_retries),
         ecs_cluster=options.ecs_cluster,
         emr_cluster=options.emr_cluster,
+        docker_url=options.docker_url,
         access=_access(options),
     )
     text = json.dumps(found, indent=2) if options.json else "\n".join(told(found))
@@ -158,8 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     sweeping.add_argument(
         "--service",
         action="append",
-        choices=("ecs", "emr"),
-        help="look there only (repeatable; default: where clusters are named, or both)",
+        choices=("ecs", "emr", "docker"),
+        help="look there only (repeatable; default: where clusters or engines are named, or ECS and EMR)",
     )
     sweeping.add_argument(
         "--ecs-cluster",
@@ -174,6 +183,20 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="ID",
         help="look on this EMR cluster only (repeatable; default: all that can run steps)",
+    )
+    sweeping.add_argument(
+        "--docker-url",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="look on this Docker engine; with --cancel, also remove what has ended there and was to be "
+        "removed (repeatable)",
+    )
+    sweeping.add_argument(
+        "--docker-tls",
+        metavar="FOLDER",
+        help="with ca.pem, cert.pem and key.pem for engines with TLS (default DOCKER_CERT_PATH, if "
+        "DOCKER_TLS_VERIFY is set)",
     )
     _add_common(sweeping, conn_id="aws_default")
 
@@ -193,6 +216,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     explaining.add_argument("--ecs-cluster", metavar="NAME", help="look in this ECS cluster")
     explaining.add_argument("--emr-cluster", metavar="ID", help="look on this EMR cluster")
+    explaining.add_argument(
+        "--docker-url", metavar="URL", help="look on this Docker engine (default DOCKER_HOST, or the socket)"
+    )
     explaining.add_argument(
         "--on-clear",
         choices=("restart", "reattach"),
@@ -243,6 +269,17 @@ def _access(options: argparse.Namespace) -> dict[str, Any]:
     if str(access.get("aws_conn_id", "-")).lower() in ("none", ""):
         access["aws_conn_id"] = None
     return access
+
+
+def _tls(options: argparse.Namespace) -> dict[str, str] | None:
+    """Paths of certificates, as docker's own command line finds them."""
+    folder = options.docker_tls
+    if folder is None and os.environ.get("DOCKER_TLS_VERIFY"):
+        folder = os.environ.get("DOCKER_CERT_PATH")
+    if not folder:
+        return None
+    names = {"ca_cert": "ca.pem", "client_cert": "cert.pem", "client_key": "key.pem"}
+    return {name: os.path.join(folder, file) for name, file in names.items()}  # noqa: PTH118 - the user's text
 
 
 def _api(options: argparse.Namespace) -> AirflowApi:

@@ -6,11 +6,9 @@ gives back the task that it has started already. `read_task` says what a look me
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
-import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -36,14 +34,17 @@ from .operators import LogTail, RemoteJobOperator, RemoteJobSensor, error_of
 from .parameters import (
     DEFAULT_DEFERRABLE,
     access_of,
+    codes_of,
     looks_every,
     may_change,
     one_region,
     reject,
     reject_hidden,
+    require_codes,
     say_instead,
 )
 from .settings import Usual
+from .words import LONGEST_REASON, exit_code_in_words, short, without
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -57,7 +58,6 @@ _YOUNG = 600.0
 
 Source: RunTask reference: wait "gradually up to about five minutes" for a new task to be known everywhere.
 """
-_LONGEST_REASON = 500
 
 # --- what a look means --------------------------------------------------------------------------
 # Patterns are compiled at their first use: most processes only parse DAG files.
@@ -92,11 +92,8 @@ class _Container(NamedTuple):
 
     def __str__(self) -> str:
         """What became of it, as part of a sentence."""
-        code = "no exit code" if self.code is None else f"exit code {self.code}"
-        if self.code is not None and self.code > 128:  # noqa: PLR2004 - 128 + number of the signal
-            with contextlib.suppress(ValueError):
-                code += f" ({signal.Signals(self.code - 128).name})"
-        return f"container {self.name}: {code}" + (f" ({_short(self.reason, 120)})" if self.reason else "")
+        why = f" ({short(self.reason, 120)})" if self.reason else ""
+        return f"container {self.name}: {exit_code_in_words(self.code)}{why}"
 
 
 class _End(NamedTuple):
@@ -226,15 +223,10 @@ def _reason(judged: Sequence[_Container], stop_code: str, stopped_reason: str, e
     parts = [
         str(worst) if worst else "" if judged else "no container",
         f"stop code {stop_code}" if stop_code else "no stop code",
-        _short(stopped_reason, 200),
+        short(stopped_reason, 200),
     ]
     text = "; ".join(part for part in parts if part)
-    return _short(f"{text}. {end.advice}" if end.advice else text, _LONGEST_REASON)
-
-
-def _short(text: str, most: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return short(f"{text}. {end.advice}" if end.advice else text, LONGEST_REASON)
 
 
 def _seconds(moment: Any, otherwise: Any) -> Any:
@@ -400,7 +392,7 @@ class EcsTasks:
         cluster = job.scope or self.cluster
         try:
             answer = self._client().stop_task(
-                **_in(cluster), task=job.id, reason=_short(f"airflow_resilient: {reason}", 255)
+                **_in(cluster), task=job.id, reason=short(f"airflow_resilient: {reason}", 255)
             )
         except Exception as error:
             # Source: StopTask reference: InvalidParameterException; the text tells what is invalid.
@@ -565,11 +557,15 @@ class EcsTasks:
         """Hide values of the environment, in case that AWS quotes the request."""
         overrides = self.request.get("overrides")
         containers = overrides.get("containerOverrides") if isinstance(overrides, Mapping) else None
-        for container in containers if isinstance(containers, list | tuple) else ():
-            for variable in container.get("environment") or () if isinstance(container, Mapping) else ():
-                value = str(variable.get("value") or "") if isinstance(variable, Mapping) else ""
-                text = text.replace(value, "(hidden)") if value else text
-        return text
+        return without(
+            text,
+            [
+                variable.get("value")
+                for container in (containers if isinstance(containers, list | tuple) else ())
+                for variable in (container.get("environment") or () if isinstance(container, Mapping) else ())
+                if isinstance(variable, Mapping)
+            ],
+        )
 
     def _refuse_lookup(self, error: Exception) -> None:
         """Raise what a denied search means: without it, a task of an earlier try could be run twice."""
@@ -831,7 +827,7 @@ class EcsRunTaskOperator(RemoteJobOperator):
         lines = log.lines or self._last_lines(context, job, self.log_lines)
         error = error_of(job, LogTail(lines[-self.log_lines :] if self.log_lines > 0 else ()))
         by_itself = job.phase is Phase.FAILED and job.cause is Cause.APPLICATION
-        if by_itself and job.exit_code is not None and job.exit_code in _codes(self.skip_on_exit_code):
+        if by_itself and job.exit_code is not None and job.exit_code in codes_of(self.skip_on_exit_code):
             return AirflowSkipException(f"skip_on_exit_code names exit code {job.exit_code}. {error}")
         return error
 
@@ -893,9 +889,7 @@ class EcsRunTaskOperator(RemoteJobOperator):
             reject(self, "number_logs_exception", self.number_logs_exception, "a whole number, 0 or more")
         if not may_change(self.awslogs_fetch_interval) and _span(self.awslogs_fetch_interval) is None:
             reject(self, "awslogs_fetch_interval", self.awslogs_fetch_interval, "a timedelta, or seconds")
-        codes: Any = self.skip_on_exit_code
-        if isinstance(codes, str) or not isinstance(codes, int | Container | None):
-            reject(self, "skip_on_exit_code", codes, "an exit code or a collection of them: 99 or [98, 99]")
+        require_codes(self, "skip_on_exit_code", self.skip_on_exit_code)
         self._check_further()
 
     def _check_further(self) -> None:
@@ -950,12 +944,6 @@ def _span(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return float(seconds) if seconds >= 0 else None
-
-
-def _codes(codes: int | Container[int] | None) -> Container[int]:
-    if codes is None:
-        return ()
-    return codes if isinstance(codes, Container) else (codes,)
 
 
 def _cluster_of(job: Job, otherwise: str) -> str:

@@ -46,6 +46,7 @@ from .parameters import (
     say_instead,
 )
 from .settings import Usual
+from .words import short
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -263,24 +264,19 @@ def _step_end(step: Step) -> str:
     details = status.get("FailureDetails") or {}
     changed = (status.get("StateChangeReason") or {}).get("Message")
     told = ": ".join(
-        _brief(text) for text in (details.get("Reason") or changed, details.get("Message")) if text
+        short(str(text), 120) for text in (details.get("Reason") or changed, details.get("Message")) if text
     )
-    where = f" (log file: {_brief(details['LogFile'], 160)})" if details.get("LogFile") else ""
+    where = f" (log file: {short(str(details['LogFile']), 160)})" if details.get("LogFile") else ""
     name = _MARKER.sub("", step.get("Name", "")).strip()
-    shown = f" {_brief(name, 60)!r}" if name else ""
+    shown = f" {short(str(name), 60)!r}" if name else ""
     return f"step {step['Id']}{shown} {status['State']}" + (f": {told}" if told else "") + where + "."
 
 
 def _cluster_end(cluster_id: str, cluster: Mapping[str, Any], bad: Sequence[Step]) -> str:
     code = _died_with(cluster, bad)
     message = (cluster.get("StateChangeReason") or {}).get("Message")
-    because = f" ({_brief(message, 80)})" if message else ""
+    because = f" ({short(str(message), 80)})" if message else ""
     return f" Its cluster {cluster_id} ended by {code}{because}." if code else ""
-
-
-def _brief(text: Any, most: int = 120) -> str:
-    words = " ".join(str(text).split())
-    return words if len(words) <= most else words[: most - 1] + "…"
 
 
 def _timeline(step: Step) -> Mapping[str, Any]:
@@ -356,11 +352,11 @@ def _complaint_about(step: Any, *, rendered: bool) -> str | None:
         return "has no Name"
     jar = step.get("HadoopJarStep")
     if not (not rendered and _unrendered(jar)) and not (isinstance(jar, Mapping) and jar.get("Jar")):
-        return f"({_brief(step['Name'], 60)!r}) has no HadoopJarStep with a Jar"
+        return f"({short(str(step['Name']), 60)!r}) has no HadoopJarStep with a Jar"
     action = step.get("ActionOnFailure", "CONTINUE")
     if not (not rendered and _unrendered(action)) and action not in ACTIONS_ON_FAILURE:
         return (
-            f"({_brief(step['Name'], 60)!r}) has ActionOnFailure={action!r}, which is none of "
+            f"({short(str(step['Name']), 60)!r}) has ActionOnFailure={action!r}, which is none of "
             + ", ".join(ACTIONS_ON_FAILURE)
         )
     return None

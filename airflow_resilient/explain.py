@@ -153,7 +153,9 @@ def advice(instance: Instance, jobs: Sequence[Job], verdicts: Sequence[Kind], ac
 
 
 def by_hand(job: Job) -> str:
-    """The command that ends a job of ECS or EMR."""
+    """The command that ends a job of ECS, EMR or Docker."""
+    if "://" in job.scope:
+        return f"docker -H {job.scope} stop {job.id[:12]}"
     if job.id.startswith("arn:"):
         return f"aws ecs stop-task --cluster {last_part(job.scope)} --task {last_part(job.id)}"
     return f"aws emr cancel-steps --cluster-id {job.scope} --step-ids {job.id.replace(',', ' ')}"
@@ -167,16 +169,22 @@ def service_of(
     *,
     ecs_cluster: str | None = None,
     emr_cluster: str | None = None,
+    docker_url: str | None = None,
     run_started: float = 0.0,
     **access: Any,
 ) -> RemoteJobs:
     """The service that a task instance's jobs are in, by its rendered parameters.
 
     :param ecs_cluster: overrides the rendered ``cluster``; the same for `emr_cluster` and ``job_flow_id``.
+    :param docker_url: the engine, which is not rendered; default ``DOCKER_HOST``, or the socket.
     :param access: keywords of `AwsAccess` that override the rendered ones.
     :raises NoAnswer: it cannot be told.
     """
     fields = instance.raw.get("rendered_fields") or {}
+    if docker_url or {"image", "container_name", "docker_conn_id"} <= set(fields):
+        from .docker import DockerContainers, default_url
+
+        return DockerContainers(docker_url=docker_url or default_url())
     known = {name: fields[name] for name in ("aws_conn_id", "region_name", "verify") if name in fields}
     access = {**known, **access}
     if ecs_cluster or (not emr_cluster and "task_definition" in fields and fields.get("cluster")):
@@ -198,7 +206,7 @@ def service_of(
     operator = instance.raw.get("operator_name") or instance.raw.get("operator") or "its operator"
     raise NoAnswer(
         f"where the jobs of {operator} are is not known (no try has rendered its parameters, or it is not "
-        "one of ours): say it with --ecs-cluster or --emr-cluster"
+        "one of ours): say it with --ecs-cluster, --emr-cluster or --docker-url"
     )
 
 
@@ -239,6 +247,7 @@ def explain(
     assumed: Assumed = Assumed(),
     ecs_cluster: str | None = None,
     emr_cluster: str | None = None,
+    docker_url: str | None = None,
     access: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Gather what is known of a task instance and its jobs, and what `decide` makes of it.
@@ -267,6 +276,7 @@ def explain(
             instance,
             ecs_cluster=ecs_cluster,
             emr_cluster=emr_cluster,
+            docker_url=docker_url,
             run_started=run_started,
             **(access or {}),
         )

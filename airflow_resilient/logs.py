@@ -1,8 +1,9 @@
-"""Reading CloudWatch log streams with a position that survives restarts.
+"""Reading logs with a position that survives restarts: CloudWatch's streams, and logs that know times only.
 
-The position has two halves: CloudWatch's own token, which says exactly where to go on but expires after 24
-hours, and the time of the last event with the number of events read at that time, which always says it well
-enough. `take` and `rewind` are pure; `read_stream` carries them out.
+The position in a stream has two halves: CloudWatch's own token, which says exactly where to go on but expires
+after 24 hours, and the time of the last event with the number of events read at that time, which always says
+it well enough. `take` and `rewind` are pure; `read_stream` carries them out. `take_since` is the same for a
+log that can be asked only for what is not older than a time, as Docker's.
 
 Source: GetLogEvents reference ("The token expires after 24 hours").
 """
@@ -120,6 +121,48 @@ def last_lines(client: Any, group: str, stream: str, count: int) -> tuple[str, .
             return ()
         raise
     return tuple(str(event["message"]) for event in page["events"])
+
+
+# --- logs that are asked for by time ----------------------------------------------------------------
+
+BEHIND = 1_000_000_000
+"""Nanoseconds by which a line may come after a later one: Docker copies standard output and standard error
+side by side into one log."""
+
+
+@dataclass(frozen=True)
+class TimeCursor:
+    """How far a log has been read. Times are nanoseconds since 1970.
+
+    :param since: where the next question begins.
+    :param count: how many lines of its answer have been read.
+    :param last: when the latest line was written that has been read.
+    """
+
+    since: int = 0
+    count: int = 0
+    last: int = 0
+
+
+def take_since(cursor: TimeCursor, entries: Sequence[tuple[int, str]]) -> tuple[TimeCursor, list[Line]]:
+    """Take in what a log says of the time since ``cursor.since``.
+
+    :param entries: ``(nanoseconds since 1970, line)`` in the log's order, which is not quite that of time;
+        the end may be missing.
+    :return: the new position, and the lines that had not been read before.
+
+    The same question is answered with the same lines and new ones behind them, so what has been read is
+    counted and not recognised. A log that was rotated meanwhile has lost lines at the beginning; then time
+    tells what is new.
+    """
+    if len(entries) < cursor.count:
+        fresh = [entry for entry in entries if entry[0] > cursor.last]
+    else:
+        fresh = list(entries[cursor.count :])
+    last = max([cursor.last, *(stamp for stamp, _ in entries)])
+    since = max(cursor.since, last - BEHIND)
+    count = sum(stamp >= since for stamp, _ in entries)
+    return TimeCursor(since, count, last), [(stamp / 10**9, text) for stamp, text in fresh]
 
 
 def stream_name(prefix: str, container: str, task_id: str) -> str:

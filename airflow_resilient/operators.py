@@ -75,8 +75,8 @@ class RemoteJobOperator(BaseOperator):
     """Run a remote job, at most one at a time per task instance, and wait for it without a worker slot.
 
     Subclass it for a service of your own: override `remote_jobs`, name the templated parameters in
-    ``template_fields``, and override the hooks `submitted`, `conclude`, `failure` and `job_log` where you
-    need more.
+    ``template_fields``, and override the hooks `submitted`, `conclude`, `failure`, `timed_out` and `job_log`
+    where you need more.
 
     :param infrastructure_retries: how many times one try submits the job again after a failure of the
         infrastructure (Spot, lost host, no capacity). It costs none of Airflow's ``retries``.
@@ -128,6 +128,9 @@ class RemoteJobOperator(BaseOperator):
     def failure(self, context: Context, job: Job, log: LogTail) -> Exception:
         """The exception to raise for `job`, which ended otherwise."""
         return error_of(job, log)
+
+    def timed_out(self, context: Context, job: Job) -> None:
+        """Tidy up behind `job`, which has ended, when the deadline has passed; then the error is raised."""
 
     def job_log(self) -> Mapping[str, Any] | None:
         """Where the job's log is, for the service's ``read_log``; ``None`` when it is not forwarded."""
@@ -259,6 +262,8 @@ class RemoteJobOperator(BaseOperator):
         if isinstance(verdict, TimedOut):
             if self.on_timeout == "leave" and verdict.job is not None and verdict.job.live:
                 self._leave(context, verdict.job)
+            elif verdict.job is not None and not verdict.job.live:
+                self.timed_out(context, verdict.job)
             raise JobTimeout(self._timed_out(memory, verdict), verdict.job)
         if isinstance(verdict, OutOfRoom):
             raise NoCapacity(

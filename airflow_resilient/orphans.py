@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from .airflow_api import AirflowApi
 
-SERVICES = ("ecs", "emr")
+SERVICES = ("ecs", "emr", "docker")
+AWS = ("ecs", "emr")
 WAIT = 120.0
 """Seconds for which the ends of cancelled jobs are awaited.
 
@@ -38,10 +39,15 @@ class OrphanSweepOperator(BaseOperator):
 
     :param airflow_conn_id: connection to this very Airflow's REST API: URL as host, and login and password,
         or a token as password without login. The account must be able to read every DAG. (templated)
-    :param services: ``"ecs"``, ``"emr"`` or both; by default those whose clusters are named, or both.
+    :param services: of ``"ecs"``, ``"emr"`` and ``"docker"``; by default those whose clusters or engines are
+        named, or ECS and EMR.
     :param ecs_clusters: names or ARNs of the ECS clusters to look in; by default all of the account and
         region. (templated)
     :param emr_clusters: ids of the EMR clusters to look on; by default all that can run steps. (templated)
+    :param docker_urls: URLs of the Docker engines to look on; nobody can list engines. Containers there that
+        ended long ago and that ``auto_remove`` asks to remove are removed with `cancel`, too. (templated)
+    :param docker_tls: for engines with TLS, paths: ``{"ca_cert": str, "client_cert": str, "client_key":
+        str}``.
     :param cancel: cancel the orphans; by default they are only reported. (templated)
     :param grace: how long ago a job must have been created, and its task instance have ended; a timedelta, or
         seconds. (templated)
@@ -64,6 +70,7 @@ class OrphanSweepOperator(BaseOperator):
         "airflow_conn_id",
         "aws_conn_id",
         "cancel",
+        "docker_urls",
         "ecs_clusters",
         "emr_clusters",
         "grace",
@@ -78,6 +85,8 @@ class OrphanSweepOperator(BaseOperator):
         services: Sequence[str] | None = None,
         ecs_clusters: Sequence[str] = (),
         emr_clusters: Sequence[str] = (),
+        docker_urls: Sequence[str] = (),
+        docker_tls: Mapping[str, Any] | None = None,
         cancel: bool | str = False,
         grace: timedelta | float | str = timedelta(seconds=GRACE),
         wait: timedelta = timedelta(seconds=WAIT),
@@ -93,6 +102,8 @@ class OrphanSweepOperator(BaseOperator):
         self.services = services
         self.ecs_clusters = ecs_clusters
         self.emr_clusters = emr_clusters
+        self.docker_urls = docker_urls
+        self.docker_tls = docker_tls
         self.cancel = cancel
         self.grace = grace
         self.wait = wait
@@ -110,8 +121,8 @@ class OrphanSweepOperator(BaseOperator):
         """
         services = self.services
         if services is not None and (isinstance(services, str) or not set(services) <= set(SERVICES)):
-            reject(self, "services", services, "a list of 'ecs' and 'emr'")
-        for name in ("ecs_clusters", "emr_clusters"):
+            reject(self, "services", services, "a list of 'ecs', 'emr' and 'docker'")
+        for name in ("ecs_clusters", "emr_clusters", "docker_urls"):
             clusters = getattr(self, name)
             if isinstance(clusters, str) and not may_change(clusters):
                 reject(self, name, clusters, f"a list, such as {name}=[{clusters!r}]")
@@ -126,7 +137,14 @@ class OrphanSweepOperator(BaseOperator):
         """Sweep once."""
         self._check()  # again: what was a template at parse time is a value now
         report = sweep(
-            places(access_of(self), self.services, self.ecs_clusters, self.emr_clusters),
+            places(
+                access_of(self),
+                self.services,
+                self.ecs_clusters,
+                self.emr_clusters,
+                docker_urls=self.docker_urls,
+                docker_tls=self.docker_tls,
+            ),
             api_of(self.airflow_conn_id),
             namespace(),
             Senses(time.time, time.sleep, random.random, self.log),
@@ -162,19 +180,31 @@ def places(
     services: Sequence[str] | None,
     ecs_clusters: Iterable[str],
     emr_clusters: Iterable[str],
+    *,
+    docker_urls: Iterable[str] = (),
+    docker_tls: Mapping[str, Any] | None = None,
 ) -> list[Place]:
     """Where to look.
 
     :param access: keywords of `AwsAccess`.
-    :param services: by default those whose clusters are named, or all.
+    :param services: by default those whose clusters or engines are named, or those of AWS.
+    :param docker_tls: see `OrphanSweepOperator`.
     """
+    from .docker import DockerContainers, default_url
     from .ecs import EcsTasks
     from .emr import EmrSteps
 
-    named = {"ecs": tuple(ecs_clusters), "emr": tuple(emr_clusters)}
-    wanted = services or [name for name, clusters in named.items() if clusters] or SERVICES
-    made = {"ecs": EcsTasks, "emr": EmrSteps}
-    return [Place(name, made[name](**access), named[name]) for name in SERVICES if name in wanted]
+    named = {"ecs": tuple(ecs_clusters), "emr": tuple(emr_clusters), "docker": tuple(docker_urls)}
+    wanted = services or [name for name, scopes in named.items() if scopes] or AWS
+
+    def service(name: str) -> Any:
+        if name == "docker":
+            return DockerContainers(docker_url=named[name] or default_url(), tls=docker_tls)
+        return {"ecs": EcsTasks, "emr": EmrSteps}[name](**access)
+
+    # An engine is called by the URL that it is asked with, which TLS may change.
+    scopes = {**named, "docker": ()}
+    return [Place(name, service(name), scopes[name]) for name in SERVICES if name in wanted]
 
 
 def api_of(conn_id: str) -> AirflowApi:
@@ -218,6 +248,13 @@ def told(report: Report, *, everything: bool = False) -> list[str]:
     ]
     lines = table(("verdict", "service", "cluster", "job", "claim", "created", "task instance", "why"), rows)
     lines += [f"NOT KNOWN: {trouble}" for trouble in report.troubles]
+    if report.leftovers:
+        removed = sum(each.ended for each in report.leftovers)
+        text = f"Ended, and to be removed: {len(report.leftovers)}"
+        lines.append(f"{text}; {removed} of them removed." if removed else f"{text}.")
+        lines += [
+            f"{each.job.id}: {each.outcome}" for each in report.leftovers if each.outcome and not each.ended
+        ]
     counts = Counter(finding.verdict.kind.value for finding in report.findings)
     ended = sum(finding.ended for finding in report.findings)
     kinds = ", ".join(f"{counts[kind.value]} {kind.value}" for kind in Kind if counts[kind.value]) or "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import settings
@@ -32,6 +32,23 @@ def require_choice(task: Any, parameter: str, value: Any, choices: Sequence[str]
     """Check that `value` is one of `choices`."""
     if value not in choices:
         reject(task, parameter, value, " or ".join(map(repr, choices)))
+
+
+def require_codes(task: Any, parameter: str, codes: Any) -> None:
+    """Check that `codes` is an exit code, a collection of them, or nothing."""
+    if isinstance(codes, str) or not isinstance(codes, int | Container | None):
+        reject(task, parameter, codes, "an exit code or a collection of them: 99 or [98, 99]")
+
+
+def codes_of(codes: int | Container[int] | None) -> Container[int]:
+    """Exit codes that were given as one, as a collection, or not at all.
+
+    >>> codes_of(None), codes_of(99), codes_of([98, 99])
+    ((), (99,), [98, 99])
+    """
+    if codes is None:
+        return ()
+    return codes if isinstance(codes, Container) else (codes,)
 
 
 def say_instead(task: Any, lost: Mapping[str, tuple[object, str]], *, stacklevel: int = 4) -> None:

@@ -132,6 +132,9 @@ class Listable(Protocol):
         Those that somebody is stopping already may be left out.
         """
 
+    # Optional, for a service that keeps what has ended until somebody removes it: ``leftovers(scope)``, the
+    # ended jobs there that are to be removed, and ``remove(job)``.
+
 
 class Sweepable(RemoteJobs, Listable, Protocol):
     """A service whose jobs can be listed, looked at and cancelled."""
@@ -308,12 +311,14 @@ class Report:
     :param namespace: whose jobs were looked for.
     :param foreign: how many live jobs bear the claim of another deployment.
     :param troubles: what could not be listed, as sentences.
+    :param leftovers: jobs that have ended, were to be removed then, and are still there.
     """
 
     namespace: str
     findings: tuple[Finding, ...] = ()
     foreign: int = 0
     troubles: tuple[str, ...] = ()
+    leftovers: tuple[Finding, ...] = ()
 
     @property
     def orphans(self) -> list[Finding]:
@@ -328,7 +333,7 @@ class Report:
     @property
     def exit_code(self) -> int:
         """0: nothing is left to do; 1: there are orphans; 2: something is not known."""
-        if self.troubles or self.unknown:
+        if self.troubles or self.unknown or any(each.trouble for each in self.leftovers):
             return 2
         return 1 if self.orphans else 0
 
@@ -360,13 +365,47 @@ def sweep(
     """
     listed, troubles = _listed(places, senses)
     ours = [(place, job) for place, job in listed if same_namespace(job.claim, namespace)]
+    kept = [
+        (place, job) for place, job in _kept(places, senses, troubles) if same_namespace(job.claim, namespace)
+    ]
     asked = _Asked(airflow, namespace, senses, grace, tuple(job for _, job in ours))
-    asked.search([job for _, job in ours])
+    asked.search([job for _, job in (*ours, *kept)])
     findings = [Finding(place.name, job, *asked.judge(job)) for place, job in ours]
+    # What a live try may still want to know of, stays.
+    leftovers = [Finding(place.name, job, *asked.judge(job)) for place, job in kept]
+    leftovers = [each for each in leftovers if each.verdict.kind.orphan]
     if cancel:
-        findings = _end(findings, {place.name: place.service for place in places}, asked, senses, wait)
+        services = {place.name: place.service for place in places}
+        findings = _end(findings, services, asked, senses, wait)
+        leftovers = [_remove(each, services[each.place], asked, senses) for each in leftovers]
     findings.sort(key=lambda each: (_ORDER.index(each.verdict.kind), each.job.created))
-    return Report(namespace, tuple(findings), len(listed) - len(ours), tuple(troubles))
+    return Report(namespace, tuple(findings), len(listed) - len(ours), tuple(troubles), tuple(leftovers))
+
+
+def _kept(places: Sequence[Place], senses: Senses, troubles: list[str]) -> Iterator[tuple[Place, Job]]:
+    """Ended jobs that were to be removed, where a service keeps such; what cannot be listed is told."""
+    for place in places:
+        leftovers: Any = getattr(place.service, "leftovers", None)
+        for scope in () if leftovers is None else place.scopes or place.service.scopes():
+            try:
+                jobs = persist(lambda: leftovers(scope), place.service.is_transient, senses)  # noqa: B023 - called at once
+            except Exception as error:  # noqa: BLE001 - it is said
+                troubles.append(f"{place.name}: what is left on {scope} cannot be listed: {_told(error)}")
+                continue
+            yield from ((place, job) for job in jobs)
+
+
+def _remove(finding: Finding, service: Any, asked: _Asked, senses: Senses) -> Finding:
+    """Remove what has ended, if nobody has come to want it meanwhile."""
+    verdict, instance = asked.look_again(finding.job)
+    if not verdict.kind.orphan:
+        outcome = "not removed: somebody may want to know of it"
+        return replace(finding, verdict=verdict, instance=instance, outcome=outcome)
+    try:
+        persist(lambda: service.remove(finding.job), service.is_transient, senses)
+    except Exception as error:  # noqa: BLE001 - it is said
+        return replace(finding, outcome=f"it could not be removed: {_told(error)}", trouble=True)
+    return replace(finding, outcome="removed", ended=True)
 
 
 def _listed(places: Sequence[Place], senses: Senses) -> tuple[list[tuple[Place, Job]], list[str]]:

@@ -30,7 +30,10 @@ LOG_XCOM = "remote_job_log"
 LINES_AT_ONCE = 200
 """How many lines of a log are written before other triggers have their turn."""
 LOG_DRAIN = 6.0
-"""Seconds for which the log is still read after the job's end: CloudWatch shows lines a few seconds late."""
+"""Seconds for which the log is still read after the job's end: CloudWatch shows lines a few seconds late. A
+service's ``log_drain`` says otherwise."""
+LOG_TROUBLE = 60.0
+"""Seconds for which the end of a log is asked for, when the job has ended and its log cannot be read."""
 
 ASK_AT_ONCE = 4
 """How many triggers that are stopped at the same time ask Airflow at the same time why."""
@@ -289,9 +292,11 @@ class RemoteJobTrigger(BaseTrigger):
         if kept and kept.get("job") == job_id:
             cursor = kept["cursor"]
             tail.extend(kept["tail"])
-        drained = None
+        drain = float(getattr(service, "log_drain", LOG_DRAIN))
+        drained = given_up = None
         while True:
             lines: Sequence[tuple[float, str]] = ()
+            trouble = False
             try:
                 async with watch.reading:
                     lines, cursor = await compat.in_thread(read, self.looks[job_id], where, cursor)
@@ -299,6 +304,7 @@ class RemoteJobTrigger(BaseTrigger):
                 if not service.is_transient(error):
                     self.log.warning("the job's log cannot be read: %s: %s", type(error).__name__, error)
                     return
+                trouble = True
             for number, (_, message) in enumerate(lines, 1):
                 self.log.info("%s", message)
                 if number % LINES_AT_ONCE == 0:
@@ -306,17 +312,23 @@ class RemoteJobTrigger(BaseTrigger):
             if lines:
                 tail.extend(message for _, message in lines)
                 await self._keep(compat.remember, {"job": job_id, "cursor": cursor, "tail": list(tail)})
-            elif drained is not None and time.monotonic() >= drained:
+            elif trouble and given_up is not None and time.monotonic() >= given_up:
+                self.log.warning("the end of the job's log cannot be read")
+                return
+            elif drained is not None and not trouble and time.monotonic() >= drained:
                 return
             if ended.is_set() and drained is None:
-                drained = time.monotonic() + LOG_DRAIN
+                drained = time.monotonic() + drain
+                given_up = time.monotonic() + max(drain, LOG_TROUBLE)
             if not ended.is_set():
                 try:
                     await asyncio.wait_for(ended.wait(), self.arguments["log_interval"])
                 except asyncio.TimeoutError:
                     continue
-            elif not lines:
+            elif trouble:
                 await asyncio.sleep(LOG_DRAIN / 4)
+            elif not lines:
+                await asyncio.sleep(drain / 4)
 
     async def _keep(self, function: Any, *value: Any) -> Any:
         """Read or write the XCom of the log's cursor; ``None`` where this version of Airflow cannot."""

@@ -9,16 +9,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_resilient.testing.contract import RemoteJobsContract
     from airflow_resilient.testing.fake_aws import FakeAws
+    from airflow_resilient.testing.fake_docker import FakeDocker
     from airflow_resilient.testing.local_airflow import LocalAirflow
+    from airflow_resilient.testing.local_docker import LocalDocker
     from airflow_resilient.testing.memory import InMemoryJobs
     from airflow_resilient.testing.tries import TaskTries
 
-__all__ = ["FakeAws", "InMemoryJobs", "LocalAirflow", "RemoteJobsContract", "TaskTries"]
+__all__ = [
+    "FakeAws",
+    "FakeDocker",
+    "InMemoryJobs",
+    "LocalAirflow",
+    "LocalDocker",
+    "RemoteJobsContract",
+    "TaskTries",
+]
 
 _HOMES = {
     "FakeAws": "airflow_resilient.testing.fake_aws",
+    "FakeDocker": "airflow_resilient.testing.fake_docker",
     "InMemoryJobs": "airflow_resilient.testing.memory",
     "LocalAirflow": "airflow_resilient.testing.local_airflow",
+    "LocalDocker": "airflow_resilient.testing.local_docker",
     "RemoteJobsContract": "airflow_resilient.testing.contract",
     "TaskTries": "airflow_resilient.testing.tries",
 }

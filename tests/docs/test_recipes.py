@@ -77,11 +77,13 @@ def test_every_recipe_runs_in_a_system_test(page):
 
 
 PROVIDER = "airflow.providers.amazon.aws"
+DOCKER = "airflow.providers.docker"
 REPLACED = [
     pytest.param(f"{PROVIDER}.operators.ecs", "EcsRunTaskOperator", id="EcsRunTaskOperator"),
     pytest.param(f"{PROVIDER}.sensors.ecs", "EcsTaskStateSensor", id="EcsTaskStateSensor"),
     pytest.param(f"{PROVIDER}.operators.emr", "EmrAddStepsOperator", id="EmrAddStepsOperator"),
     pytest.param(f"{PROVIDER}.sensors.emr", "EmrStepSensor", id="EmrStepSensor"),
+    pytest.param(f"{DOCKER}.operators.docker", "DockerOperator", id="DockerOperator"),
 ]
 
 
@@ -101,7 +103,7 @@ def test_the_table_of_parameters_has_all_of_the_providers(module, name):
     wanted = {
         parameter
         for cls in operator.__mro__
-        if cls.__module__.startswith(PROVIDER) and "__init__" in vars(cls)
+        if cls.__module__.startswith((PROVIDER, DOCKER)) and "__init__" in vars(cls)
         for parameter, what in inspect.signature(vars(cls)["__init__"]).parameters.items()
         if parameter != "self" and what.kind is not what.VAR_KEYWORD and what.kind is not what.VAR_POSITIONAL
     }

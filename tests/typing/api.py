@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_resilient import (
     Cause,
     Claim,
+    DockerOperator,
     EcsRunTaskOperator,
     EcsTaskStateSensor,
     EmrAddStepsOperator,
@@ -48,6 +49,7 @@ EcsRunTaskOperator(
     run_task_kwargs={"enableExecuteCommand": True},
     execution_timeout=timedelta(hours=1),
 )
+DockerOperator(task_id="container", image="etl:7", command=["true"], auto_remove="success", mem_limit="1g")
 EcsTaskStateSensor(task_id="ecs_state", cluster="etl", task="0123")
 EmrAddStepsOperator(
     task_id="emr",

@@ -168,7 +168,7 @@ def test_what_the_command_line_says_goes_before_what_the_task_says():
     ids=["never-rendered", "another-operator", "a-sensor-of-ecs", "a-sensor-of-emr"],
 )
 def test_where_the_jobs_are_must_be_said_when_the_task_does_not_tell(fields):
-    with pytest.raises(NoAnswer, match="say it with --ecs-cluster or --emr-cluster"):
+    with pytest.raises(NoAnswer, match="say it with --ecs-cluster, --emr-cluster or --docker-url"):
         explain.service_of(rendered(**fields))
 
 

@@ -11,11 +11,11 @@ import airflow_resilient
 
 PACKAGE = Path(airflow_resilient.__file__).parent
 
-SERVICES = {"ecs", "emr"}
+SERVICES = {"docker", "ecs", "emr"}
 # From the bottom up: a module may import from its own layer and from those above it in this table.
 # A module that stands nowhere may import everything but `testing`, and nothing in the table may import it.
 LAYERS = (
-    ("the concept, with nothing but the standard library", {"jobs", "provider_info", "threads"}),
+    ("the concept, with nothing but the standard library", {"jobs", "provider_info", "threads", "words"}),
     ("which jobs nobody wants, the same", {"sweep"}),
     ("what depends on the version of Airflow", {"compat"}),
     ("what is raised", {"errors"}),
@@ -41,9 +41,9 @@ LAYERS = (
 )
 RANK = {name: rank for rank, (_, names) in enumerate(LAYERS) for name in names}
 SERVICE_RANK = RANK["ecs"]
-STANDARD_LIBRARY_ONLY = {"budget", "jobs", "provider_info", "sweep", "threads", "watch"}
+STANDARD_LIBRARY_ONLY = {"budget", "jobs", "provider_info", "sweep", "threads", "watch", "words"}
 # Half a second and more, each: imported where used, so that parsing a DAG file does not pay for them.
-HEAVY = ("airflow.providers", "boto3", "botocore", "httpx", "moto", "matplotlib")
+HEAVY = ("airflow.providers", "boto3", "botocore", "docker", "httpx", "moto", "matplotlib", "requests")
 # Loads its names one by one when they are asked for, and exists to be imported on every version.
 LIGHT = "airflow.providers.common.compat.sdk"
 

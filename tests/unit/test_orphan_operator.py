@@ -15,8 +15,8 @@ from airflow_resilient.sweep import NoAnswer
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"services": "ecs"}, "services='ecs' is not valid; write a list of 'ecs' and 'emr'"),
-        ({"services": ["glue"]}, "write a list of 'ecs' and 'emr'"),
+        ({"services": "ecs"}, "services='ecs' is not valid; write a list of 'ecs', 'emr' and 'docker'"),
+        ({"services": ["glue"]}, "write a list of 'ecs', 'emr' and 'docker'"),
         ({"ecs_clusters": "etl"}, r"write a list, such as ecs_clusters=\['etl'\]"),
         ({"emr_clusters": "j-1"}, r"write a list, such as emr_clusters=\['j-1'\]"),
         ({"cancel": "perhaps"}, "cancel='perhaps' is not valid; write True or False"),

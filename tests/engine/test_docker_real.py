@@ -1,0 +1,217 @@
+"""What a real engine says of real containers, and what it forgets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+
+import engines
+import pytest
+
+from airflow_resilient import DockerOperator
+from airflow_resilient.docker import DockerContainers
+from airflow_resilient.jobs import Cause, Claim, Phase, family
+from airflow_resilient.testing import LocalDocker, TaskTries
+from airflow_resilient.watch import Patience
+
+QUICK = Patience(poll=0.2, first=0.05, longest=0.2, missing=2, missing_for=0.0)
+
+
+@pytest.fixture
+def engine(real_engine):
+    yield real_engine
+    with contextlib.closing(real_engine.client()) as client:
+        for container in client.containers(all=True):
+            client.remove_container(container["Id"], force=True)
+
+
+@pytest.fixture
+def client(engine):
+    with contextlib.closing(engine.client()) as made:
+        yield made
+
+
+def claim():
+    return Claim(family("real", os.urandom(4).hex(), "run", "task", -1), 1)
+
+
+def service(engine, script, *, host=None, **more):
+    command = ["sh", "-c", script] if isinstance(script, str) else script
+    request = engines.request(engine.image, command=command, **more)
+    request["host"].update(host or {})
+    return DockerContainers(docker_url=engine.url, request=request)
+
+
+def ended(made, job):
+    """The end of a container, as the watch sees it."""
+    return engines.wait_until(lambda: next((look for look in made.observe([job]) if not look.live), None))
+
+
+def run(engine, script, **more):
+    made = service(engine, script, **more)
+    return ended(made, made.submit(claim()))
+
+
+ENDS = [
+    pytest.param("exit 0", Phase.SUCCEEDED, Cause.UNKNOWN, "", id="well"),
+    pytest.param("exit 3", Phase.FAILED, Cause.APPLICATION, "exit code 3", id="badly"),
+    pytest.param("nosuch", Phase.FAILED, Cause.APPLICATION, "127", id="a-shell-finds-no-command"),
+    pytest.param(["nosuch"], Phase.FAILED, Cause.APPLICATION, "no such command", id="no-such-command"),
+    pytest.param(["/tmp"], Phase.FAILED, Cause.APPLICATION, "cannot be executed", id="no-program"),
+    pytest.param(
+        "sh -c 'kill -SEGV $$'; exit $?", Phase.FAILED, Cause.APPLICATION, "SIGSEGV", id="a-crash-within"
+    ),
+]
+
+
+@pytest.mark.parametrize(("script", "phase", "cause", "reason"), ENDS)
+def test_an_end_means(engine, script, phase, cause, reason):
+    job = run(engine, script)
+    assert (job.phase, job.cause) == (phase, cause)
+    assert reason.lower() in job.reason.lower()
+
+
+def test_out_of_memory_is_told(engine):
+    job = run(engine, "x=$(head -c 50000000 /dev/zero | tr '\\0' x); sleep 5", host={"mem_limit": "8m"})
+    assert (job.phase, job.cause, job.exit_code) == (Phase.FAILED, Cause.APPLICATION, 137)
+    assert "mem_limit" in job.reason
+
+
+def test_a_container_that_ends_gracefully_when_somebody_stops_it_is_no_success(engine, client):
+    made = service(engine, engines.TOLD_BY_SIGNALS)
+    job = made.submit(claim())
+    engines.wait_for_line(client, job.id, "ready")
+    client.stop(job.id)
+    look = ended(made, job)
+    assert (look.phase, look.cause, look.exit_code) == (Phase.CANCELLED, Cause.USER, 0)
+
+
+def test_a_kill_from_outside_docker_is_told_as_such(engine, client):
+    made = service(engine, "sleep 100")
+    job = made.submit(claim())
+    os.kill(client.inspect_container(job.id)["State"]["Pid"], 9)
+    look = ended(made, job)
+    assert (look.phase, look.cause, look.exit_code) == (Phase.FAILED, Cause.UNKNOWN, 137)
+    assert "nobody is known" in look.reason
+
+
+def test_one_that_does_not_listen_is_killed_after_its_grace_period(engine):
+    made = service(engine, "sleep 100", stop_timeout=1)
+    job = made.submit(claim())
+    look = made.cancel(job, "the test asks for it")
+    assert (look.phase, look.exit_code) == (Phase.CANCELLED, 137)
+
+
+def test_an_image_that_is_nowhere_is_not_a_job(engine):
+    request = engines.request("localhost:1/nosuch:1")
+    made = DockerContainers(docker_url=engine.url, request=request)
+    with pytest.raises(Exception, match="connection refused") as error:
+        made.submit(claim())
+    assert made.is_transient(error.value), "a registry that refuses connections may come back"
+
+
+def test_containers_outlive_their_engine_and_are_watched_on(engine, client):
+    """kill -9 of dockerd, with live-restore."""
+    made = service(engine, "i=0; while [ $i -lt 60 ]; do echo $i; i=$((i+1)); sleep 0.05; done")
+    job = made.submit(claim())
+    engines.wait_for_line(client, job.id, "3")
+    lines, cursor = made.read_log(job, {}, None)
+    engine.kill()
+    with pytest.raises(Exception) as error:  # noqa: PT011 - which, is the SDK's affair
+        made.observe([job])
+    assert made.is_transient(error.value)
+    engine.start()
+    assert made.observe([job]) == [job]
+    look = ended(made, job)
+    assert look.phase is Phase.SUCCEEDED
+    more, _ = made.read_log(look, {}, cursor)
+    assert [text for _, text in (*lines, *more)] == [str(number) for number in range(60)]
+
+
+def test_a_log_is_read_without_gap_and_without_doubles_while_it_is_written(engine):
+    """Standard output and standard error, with a long line between them."""
+    script = (
+        "i=0; while [ $i -lt 2000 ]; do echo o$i; echo e$i >&2; i=$((i+1)); done; "
+        "head -c 40000 /dev/zero | tr '\\0' y; echo; printf last"
+    )
+    made = service(engine, script)
+    job = made.submit(claim())
+    read, cursor = [], None
+    while True:
+        look = next(iter(made.observe([job])))
+        lines, cursor = made.read_log(look, {}, cursor)
+        read += [text for _, text in lines]
+        if not look.live and not lines:
+            break
+    assert [text for text in read if text[0] == "o"] == [f"o{number}" for number in range(2000)]
+    assert [text for text in read if text[0] == "e"] == [f"e{number}" for number in range(2000)]
+    assert sorted(len(text) for text in read if text[0] == "y") == [40000]
+    assert read[-1] == "last"
+
+
+def test_a_pseudo_tty_changes_nothing(engine):
+    request = engines.request(engine.image, command=["sh", "-c", "echo one; echo two"])
+    request["config"]["tty"] = True
+    made = DockerContainers(docker_url=engine.url, request=request)
+    look = ended(made, made.submit(claim()))
+    assert [text for _, text in made.read_log(look, {}, None)[0]] == ["one", "two"]
+
+
+@pytest.mark.parametrize("provider", [False, True], ids=["ours", "the-providers"])
+def test_a_whole_task_gives_what_the_providers_gives(engine, provider):
+    from airflow.providers.docker.operators.docker import DockerOperator as ProvidersOperator
+
+    given = {
+        "task_id": "x",
+        "image": engine.image,
+        "docker_url": engine.url,
+        "network_mode": "none",
+        "command": """sh -c 'echo "$A $B"; touch $AIRFLOW_TMP_DIR/work; echo done'""",
+        "environment": {"A": "a"},
+        "private_environment": {"B": "b"},
+        "xcom_all": True,
+        "auto_remove": "success",
+    }
+    if provider:
+        result = ProvidersOperator(**given).execute.__wrapped__(ProvidersOperator(**given), {})
+    else:
+        result = TaskTries(lambda: DockerOperator(patience=QUICK, **given), dag_id=os.urandom(4).hex()).run()
+    assert result == ["a b", "done"]
+    with contextlib.closing(engine.client()) as client:
+        assert client.containers(all=True) == []
+        assert not client.volumes()["Volumes"], "and nothing else is left"
+
+
+def test_an_engine_that_takes_its_containers_along_does_not_make_them_a_success():
+    """Without live-restore an upgrade of the engine stops them; one that ends gracefully ends with code 0."""
+    if missing := LocalDocker.missing():
+        if os.environ.get("CI"):
+            raise AssertionError(missing)
+        pytest.skip(missing)
+    with LocalDocker(live_restore=False) as engine, contextlib.closing(engine.client()) as client:
+        made = service(engine, engines.TOLD_BY_SIGNALS)
+        job = made.submit(claim())
+        engines.wait_for_line(client, job.id, "ready")
+        engine.stop()
+        engine.start()
+        look = ended(made, job)
+        assert look.exit_code == 0
+        assert look.phase is not Phase.SUCCEEDED
+
+
+def test_nothing_of_an_engine_is_left(tmp_path):
+    if missing := LocalDocker.missing():
+        if os.environ.get("CI"):
+            raise AssertionError(missing)
+        pytest.skip(missing)
+    with LocalDocker() as engine, contextlib.closing(engine.client()) as client:
+        made = service(engine, "sleep 100")
+        pid = client.inspect_container(made.submit(claim()).id)["State"]["Pid"]
+        folder, dockerd = engine.folder, engine.pid
+    assert not folder.exists()
+    mounts = subprocess.run(["mount"], capture_output=True, text=True, check=True).stdout
+    assert str(folder) not in mounts
+    for process in (pid, dockerd):
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
