@@ -302,6 +302,16 @@ class Stage:
         return self.aws.make_emr_cluster(name, concurrency=200)
 
 
+class _ModestAirflow(LocalAirflow):
+    """Asks its API to change a few things at a time: more would wait for connections to the database."""
+
+    _turns = threading.Semaphore(4)
+
+    def request(self, method: str, *args: Any, **options: Any) -> dict[str, Any]:
+        with contextlib.nullcontext() if method == "GET" else self._turns:
+            return super().request(method, *args, **options)
+
+
 @contextlib.contextmanager
 def stage(
     database_url: str,
@@ -330,7 +340,7 @@ def stage(
         )
         aws = stack.enter_context(Aws().serve())
         airflow = stack.enter_context(
-            LocalAirflow(
+            _ModestAirflow(
                 folder / "dags",
                 database_url=database_url,
                 config={
