@@ -13,6 +13,7 @@ from airflow_resilient import DockerOperator
 # START defaults
 DEFAULTS = {
     "retries": 2,
+    "retry_delay": timedelta(seconds=10),  # a retry takes over what runs: there is nothing to wait for
     "execution_timeout": timedelta(hours=2),  # of one try, over all deferrals
     "auto_remove": "success",  # what has failed stays, to be looked at
 }

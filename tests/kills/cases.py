@@ -81,8 +81,9 @@ ROWS = (
     Row("task", "SIGKILL of the task's process alone", s.kill_task, TWICE),
     # Airflow 3.3 calls the operator's on_kill then, and lets the task go on.
     Row("term", "SIGTERM of the task's process, as at a deploy", s.terminate_task),
-    Row("mark", "marked failed", s.mark_failed, Figures(state="failed", kept=1)),
-    Row("clear", "cleared", s.clear, Figures(made=2, kept=1, tries=2)),
+    # Long enough to run still when somebody comes to do it on a machine that has much to do.
+    Row("mark", "marked failed", s.mark_failed, Figures(state="failed", kept=1), 45),
+    Row("clear", "cleared", s.clear, Figures(made=2, kept=1, tries=2), 45),
     Row(
         "limit",
         "`execution_timeout` of 15 s, a container of 40 s",

@@ -57,8 +57,10 @@ def clear(case: Case) -> None:
 
 
 def _settled(case: Case) -> bool:
-    """Whether the task instance is where it waits: deferred with us, on a worker with the provider."""
-    return case.instance.state == ("deferred" if case.implementation == "ours" else "running")
+    """Whether the task instance waits, and what it waits for is being watched: its log arrives."""
+    if case.instance.state != ("deferred" if case.implementation == "ours" else "running"):
+        return False
+    return f"line {case.containers[0][:12]}" in case.airflow.task_log(case.dag_id, case.run_id, "work")
 
 
 def wait(seconds: float, every: float, look: Callable[[], object]) -> None:
