@@ -28,7 +28,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "faults"  # the same picture each time
+    mpl.rcParams.update({"svg.hashsalt": "faults", "svg.fonttype": "none"})  # the same picture each time, and small
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch, Rectangle
 
