@@ -28,7 +28,8 @@ def draw(results: Sequence[Result], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    mpl.rcParams.update({"svg.hashsalt": "faults", "svg.fonttype": "none"})  # the same picture each time, and small
+    # The same picture each time, and a small one.
+    mpl.rcParams.update({"svg.hashsalt": "faults", "svg.fonttype": "none"})
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch, Rectangle
 
