@@ -28,11 +28,14 @@ def group_of(item) -> str:
     return "shared" if "airflow" in item.fixturenames else item.path.stem
 
 
+def pytest_itemcollected(item):
+    """Mark it, before pytest-xdist looks at the marks."""
+    if HERE in item.path.parents:
+        item.add_marker(pytest.mark.system)
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.system)
-            item.add_marker(pytest.mark.xdist_group(group_of(item)))
     first = dict(zip(LONGEST, range(len(LONGEST)), strict=True))
     items.sort(key=lambda item: first.get(group_of(item), len(first)))
 
