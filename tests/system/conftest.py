@@ -19,25 +19,36 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 
 
-LONGEST = ("shared", "test_faults", "test_distributed", "test_recipes_on_a_real_airflow")
-"""Groups that are begun first, because they last longest."""
+SHARED = ("versions/", "test_latest_only_gates.py", "test_local_time.py", "test_what_is_shown.py")
+"""Whose tests run on one Airflow, the fixture ``airflow``."""
+LONGEST = ("shared", "test_faults.py", "test_distributed.py", "test_recipes_on_a_real_airflow.py")
+"""What is begun first when several processes run tests, because it lasts longest."""
 
 
-def group_of(item) -> str:
-    """Whose tests run in one process: those that share an Airflow, or else those of a module."""
-    return "shared" if "airflow" in item.fixturenames else item.path.stem
-
-
-def pytest_itemcollected(item):
-    """Mark it, before pytest-xdist looks at the marks."""
-    if HERE in item.path.parents:
-        item.add_marker(pytest.mark.system)
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+def group_of(nodeid: str) -> str:
+    """What one process runs from beginning to end: all tests of an Airflow."""
+    path = nodeid.partition("::")[0].rpartition("tests/system/")[2]
+    return "shared" if path.startswith(SHARED) else path
 
 
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.system)
     first = dict(zip(LONGEST, range(len(LONGEST)), strict=True))
-    items.sort(key=lambda item: first.get(group_of(item), len(first)))
+    items.sort(key=lambda item: first.get(group_of(item.nodeid), len(first)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Share the groups out.  pytest-xdist 3.8 has marks for that, which pytest 9.2 does not let it read."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")
