@@ -33,7 +33,11 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def results(request):
     """All chosen cases, played on one Airflow, the component's breaks suffered together."""
-    chosen = [item.callspec.params["case"] for item in request.session.items if item.fspath == request.fspath]
+    chosen = [
+        item.callspec.params["case"]
+        for item in request.session.items
+        if item.path == request.path and "case" in item.fixturenames
+    ]
     with (
         servers.postgresql("faults") as url,
         stage(url("faults"), implementations=["ours"], brief=True) as made,
