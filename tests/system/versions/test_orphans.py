@@ -405,7 +405,7 @@ VARIABLE = (
     r"\b[0-9a-f]{32}\b",
     r"\b[js]-[0-9A-Z]{13}\b",
     r"\baf-[a-z2-7]{16}\b",
-    r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+\+00:00|Z)",
+    r"(?<!\d)\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+\+00:00|Z)",
     r"\b\d+ (?:s|min|h)(?: \d+ (?:s|min))?\b",
     r"http://127\.0\.0\.1:\d+",
     r"trigger \d+ in the triggerer on \S+",
