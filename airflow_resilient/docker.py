@@ -375,6 +375,7 @@ class DockerContainers:
         client = self._client(url)
         seen = self._inspect(client, job.id)
         if seen is None:
+            self._same_engine(client, url, job)
             return replace(job, phase=Phase.LOST, reason="the engine does not know it any more")
         look = self._read(client, url, seen, job.claim)
         if look.phase is Phase.QUEUED:  # it never ran: there is nothing to stop, and nothing to know of it
@@ -506,8 +507,8 @@ class DockerContainers:
 
     def _same_engine(self, client: Any, url: str, job: Job) -> None:
         """Make sure that a container that is not there is not simply elsewhere."""
-        engine = _engine_of(client)
-        if engine and engine != job.facts["engine"]:
+        engine, its = _engine_of(client), job.facts.get("engine")
+        if engine and its and engine != its:
             raise _AnotherEngine(
                 f"{job.id} was started by another engine than the one that answers at {url} now. docker_url "
                 "must lead to the same engine from every worker and triggerer; a socket is another one on "
@@ -1255,6 +1256,7 @@ class DockerOperator(RemoteJobOperator):
         ]
         environment = {**self._from_file(), **self.environment, **self._private_environment}
         environment.pop("AIRFLOW_TMP_DIR", None)
+        secrets = tuple(environment.values())
         if self.mount_tmp_dir:
             mounts.append(self._tmp_mount(context))
             environment["AIRFLOW_TMP_DIR"] = self.tmp_dir
@@ -1296,7 +1298,7 @@ class DockerOperator(RemoteJobOperator):
             },
             "name": self.container_name,
             "labels": {f"{_LABEL}.{name}": str(value) for name, value in ours.items()},
-            "secrets": tuple(self._private_environment.values()),
+            "secrets": secrets,
             "auto_remove": self.auto_remove,
             "stop_timeout": self.stop_timeout,
             "try_number": ti.try_number,

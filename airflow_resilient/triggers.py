@@ -9,21 +9,25 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from . import compat, settings
 from .budget import DEFAULT_BUDGET, shared_bucket
-from .company import accompany
 from .jobs import Job, RemoteJobs
+from .sidecars import start_sidecars
 from .watch import Patience, SharedWatch
+
+T = TypeVar("T")
 
 _WATCHES: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedWatch]] = (
     weakref.WeakKeyDictionary()
 )
-_ASKING: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
+_TURNS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
+_CANCELLING: set[asyncio.Task[None]] = set()
+"""What goes on when its trigger is gone; an event loop alone does not keep its tasks alive."""
 
 LOG_XCOM = "remote_job_log"
 """Key of the XCom in which the trigger keeps how far it has forwarded the job's log."""
@@ -35,10 +39,12 @@ service's ``log_drain`` says otherwise."""
 LOG_TROUBLE = 60.0
 """Seconds for which the end of a log is asked for, when the job has ended and its log cannot be read."""
 
-ASK_AT_ONCE = 4
-"""How many triggers that are stopped at the same time ask Airflow at the same time why."""
+AT_ONCE = 4
+"""How many triggers that are stopped at the same time ask Airflow why, or cancel, at the same time."""
 TIME_TO_CANCEL = 8.0
-"""Seconds within which a stopped trigger has its answer and has cancelled, before Airflow 3.3."""
+"""Seconds for which a stopping triggerer waits for answers, before Airflow 3.3."""
+CANCEL_TROUBLE = 600.0
+"""Seconds for which a cancel is sent again that could not be carried out (throttling, lost answers)."""
 
 
 def load(service: str, address: Mapping[str, Any]) -> RemoteJobs:
@@ -70,7 +76,7 @@ async def shared_watch(service: str, address: Mapping[str, Any]) -> SharedWatch:
     if key not in watches:
         made = await compat.in_thread(make_watch, service, address)
         watches.setdefault(key, made)  # somebody else may have been quicker
-        accompany(lambda: list(watches.values()))
+        start_sidecars(lambda: list(watches.values()))
     return watches[key]
 
 
@@ -100,6 +106,20 @@ def killed_by_a_person(state: str | None, on_clear: str) -> bool:
     if state in (None, "removed"):
         return on_clear == "restart"
     return state in ("failed", "success", "skipped", "upstream_failed")
+
+
+async def _in_turn(function: Callable[..., T], *args: Any) -> T:
+    """Run it in a thread when others have been answered: thousands of triggers may stop at once."""
+    async with _TURNS.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)):
+        return await compat.in_thread(function, *args)
+
+
+class _CancelFailed(Exception):
+    """The service has not cancelled a job that is to end; `passes`: it may do so later."""
+
+    def __init__(self, error: Exception, *, passes: bool) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.passes = passes
 
 
 class RemoteJobTrigger(BaseTrigger):
@@ -198,7 +218,7 @@ class RemoteJobTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the job when a person cleared or marked the task instance (Airflow calls it from 3.3 on)."""
-        await self._cancel_if_killed()
+        await asyncio.shield(self._cancelling())
 
     async def _cancel_in_time(self) -> None:
         """Do what `on_kill` does, before Airflow 3.3, which says nothing but that the trigger is to stop.
@@ -207,15 +227,49 @@ class RemoteJobTrigger(BaseTrigger):
         over, and nothing happens. A triggerer that stops must not wait long for answers; what is not answered
         in time is left to the next try and to the orphan sweep.
         """
+        await asyncio.wait({self._cancelling()}, timeout=TIME_TO_CANCEL)
 
-        async def in_turn() -> None:
-            """Ask when others have been answered: thousands of triggers may stop at once."""
-            asking = _ASKING.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(ASK_AT_ONCE))
-            async with asking:
-                await self._cancel_if_killed()
+    def _cancelling(self) -> asyncio.Task[None]:
+        """Let `_cancel_if_killed` run by itself, whatever becomes of the trigger's own task.
 
+        Airflow stops a trigger again each second until it is gone, also in the middle of `on_kill`, which
+        then ends without a word. Source: ``cancelling_triggers``, sent as ``to_cancel`` with each
+        ``TriggerStateSync``, in ``airflow/jobs/triggerer_job_runner.py`` of 3.3.2.
+        """
+        task = asyncio.ensure_future(self._cancel_if_killed())
+        _CANCELLING.add(task)
+        task.add_done_callback(_CANCELLING.discard)
+        return task
+
+    async def _cancel_if_killed(self) -> None:
+        """Cancel what lives if nobody wants it any more."""
+        live = [job for job in self.looks.values() if job.live]
+        if not self.reported and self.arguments["cancel_on_kill"]:
+            await asyncio.gather(*map(self._cancel_if_over, live))
+
+    async def _cancel_if_over(self, job: Job) -> None:
+        """Cancel `job` if its task instance is over, by what Airflow says now.
+
+        Airflow is asked again before each attempt: a next try may have taken the job over meanwhile.
+        """
+        from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+        def passes(error: BaseException) -> bool:
+            """Whether the service, not Airflow, was in trouble, and may soon be well."""
+            return isinstance(error, _CancelFailed) and error.passes
+
+        attempts = AsyncRetrying(
+            stop=stop_after_delay(CANCEL_TROUBLE),
+            wait=wait_random_exponential(multiplier=0.5, max=30),
+            retry=retry_if_exception(passes),
+            reraise=True,
+        )
         try:
-            await asyncio.wait_for(in_turn(), TIME_TO_CANCEL)
+            async for attempt in attempts:
+                with attempt:
+                    await self._ask_and_cancel(job)
+        except _CancelFailed as error:
+            self.log.warning("%s could not be cancelled: %s", job.id, error)
         except Exception as error:  # noqa: BLE001 - it is said
             self.log.warning(
                 "not known whether the task instance is over, so nothing is cancelled: %s: %s",
@@ -223,34 +277,23 @@ class RemoteJobTrigger(BaseTrigger):
                 error,
             )
 
-    async def _cancel_if_killed(self) -> None:
-        """Cancel the job if nobody wants it any more, by what Airflow says of the task instance now."""
-        from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+    async def _ask_and_cancel(self, job: Job) -> None:
+        """Make one attempt.
 
-        live = [job for job in self.looks.values() if job.live]
-        if self.reported or not live or not self.arguments["cancel_on_kill"]:
-            return
-        state = await compat.in_thread(compat.state_of, self.task_instance)
+        :raises _CancelFailed: the task instance is over, and the service has not cancelled.
+        """
+        state = await _in_turn(compat.state_of, self.task_instance)
         if not killed_by_a_person(state, self.arguments["on_clear"]):
-            self.log.info("not cancelling %s: the task instance is %s", live[0].id, state or "cleared")
+            self.log.info("not cancelling %s: the task instance is %s", job.id, state or "cleared")
             return
-        service = (await shared_watch(self.arguments["service"], self.arguments["address"])).service
         reason = f"task instance {state or 'cleared or deleted'} in Airflow"
-
-        def transient(error: BaseException) -> bool:
-            """Whether the cancel is worth another attempt."""
-            return isinstance(error, Exception) and service.is_transient(error)
-
-        for job in live:
-            self.log.info("cancelling %s: %s", job.id, reason)
-            async for attempt in AsyncRetrying(
-                stop=stop_after_delay(20),
-                wait=wait_random_exponential(multiplier=0.5, max=5),
-                retry=retry_if_exception(transient),
-                reraise=True,
-            ):
-                with attempt:
-                    await compat.in_thread(service.cancel, job, reason)
+        self.log.info("cancelling %s: %s", job.id, reason)
+        service = None
+        try:
+            service = (await shared_watch(self.arguments["service"], self.arguments["address"])).service
+            await _in_turn(service.cancel, job, reason)
+        except Exception as error:
+            raise _CancelFailed(error, passes=bool(service) and service.is_transient(error)) from error
 
     def _event(self, *, time_is_up: bool = False, refused: str | None = None) -> TriggerEvent:
         self.reported = True

@@ -335,10 +335,19 @@ def test_secrets_reach_the_container_and_nothing_else(tries, engine, said):
     assert not [name for name in vars(one.make_operator()) if name == "private_environment"]
 
 
-def test_a_refusal_that_quotes_a_secret_is_told_without_it(tries, engine):
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"private_environment": {"PASSWORD": SECRET}},
+        {"environment": {"PASSWORD": SECRET}},
+        {"env_file": f"PASSWORD={SECRET}"},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_a_refusal_that_quotes_a_value_of_the_environment_is_told_without_it(tries, engine, given):
     engine.fail_next("create", status=400, message=f"bad variable PASSWORD={SECRET}")
     with pytest.raises(SubmitRefused, match=r"PASSWORD=\(hidden\)"):
-        tries(private_environment={"PASSWORD": SECRET}).run()
+        tries(**given).run()
 
 
 def test_the_registry_is_logged_in_to_for_pulling_alone(tries, engine, monkeypatch):

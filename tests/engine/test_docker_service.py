@@ -204,8 +204,9 @@ def test_another_engine_at_the_same_url_does_not_make_a_container_lost(engine):
     engine.containers.clear()
     assert service(engine).observe([job]) == [], "this engine had it, and has it no more"
     engine.engine_id = "ANOTHER"
-    with pytest.raises(_AnotherEngine, match="same engine from every worker and triggerer"):
-        service(engine).observe([job])
+    for do in (lambda: service(engine).observe([job]), lambda: service(engine).cancel(job, "test")):
+        with pytest.raises(_AnotherEngine, match="same engine from every worker and triggerer"):
+            do()
 
 
 # --- trouble --------------------------------------------------------------------------------------

@@ -170,6 +170,11 @@ SAME_MINUTE = Impossible(
     "Clear it: that starts the job again.",
     {("ecs", "runs on"): [Wanted(made=1, reported="stale")]},
 )
+TOO_FAST = Impossible(
+    "The new run is there before the triggerer has asked, so it hears the new run's state and stops nothing.",
+    UNHEARD.heals,
+    {("emr", "runs on"): [Wanted(made=2, left=1)]},
+)
 
 ROWS: Sequence[Row] = (
     # --- the task's process
@@ -406,7 +411,7 @@ ROWS: Sequence[Row] = (
         (s.start, s.watched, s.delete_run, s.make_again, s.next_job, s.end),
         wanted={"runs on": TWO},
         note=NEW_RUN,
-        impossible=(SAME_MINUTE,),  # when the new run is faster than the triggerer, which then stops nothing
+        impossible=(SAME_MINUTE, TOO_FAST),
         hardest="ecs",
     ),
     # --- the same without a triggerer
@@ -566,6 +571,22 @@ ROWS: Sequence[Row] = (
         ("runs on", "well"),
         own_cluster=True,
         variant="broken",
+    ),
+    Row(
+        "mark-throttled",
+        AWS,
+        "stops and cancels are throttled for a minute, in which the task instance is marked as failed",
+        (
+            s.start,
+            s.watched,
+            s.trouble("cancels", code="ThrottlingException"),
+            s.mark_failed,
+            s.told,
+            s.for_a_while(60, 20, met=False),
+            s.calm,
+        ),
+        own_cluster=True,
+        variant="throttled",
     ),
     Row(
         "missing",

@@ -559,18 +559,19 @@ def hours_pass(case: Case) -> None:
 
 LOOKS = {"ecs": ("ecs:DescribeTasks", "ecs:ListTasks"), "emr": ("emr:ListSteps", "emr:DescribeStep")}
 SUBMITS = {"ecs": ("ecs:RunTask",), "emr": ("emr:AddJobFlowSteps",)}
+CANCELS = {"ecs": ("ecs:StopTask",), "emr": ("emr:CancelSteps",)}
 LOST = {"ecs": "ServerException", "emr": "InternalServerException"}
 
 
 def trouble(what: str, *, times: int | None = None, **fault: Any) -> Step:
     """Let calls about the case's own cluster fail.
 
-    :param what: ``looks``, ``submits`` or ``calls``: both.
+    :param what: ``looks``, ``submits``, ``calls``: both of these, or ``cancels``.
     """
 
     def make(case: Case) -> None:
-        looks, submits = LOOKS[case.service], SUBMITS[case.service]
-        operations = {"looks": looks, "submits": submits, "calls": looks + submits}[what]
+        looks, submits, cancels = (each[case.service] for each in (LOOKS, SUBMITS, CANCELS))
+        operations = {"looks": looks, "submits": submits, "calls": looks + submits, "cancels": cancels}[what]
         case.trouble = case.stage.aws.trouble(case.address, *operations, times=times, **fault)
 
     return named(make, f"trouble with {what}")
@@ -581,11 +582,12 @@ def troubled(case: Case) -> None:
     case.until(lambda: case.trouble.met, "a call met the trouble")
 
 
-def for_a_while(seconds: float, brief: float) -> Step:
-    """Let the trouble last that long, from when it was met first."""
+def for_a_while(seconds: float, brief: float, *, met: bool = True) -> Step:
+    """Let the trouble last that long, from when it was met first, or from now on."""
 
     def last(case: Case) -> None:
-        troubled(case)
+        if met:
+            troubled(case)
         until = time.time() + (brief if case.stage.brief else seconds)
         case.until(lambda: time.time() > until, "the trouble has lasted", seconds + 30)
 

@@ -28,7 +28,7 @@ LAYERS = (
     ("what is refused, and what parameters operators share", {"parameters"}),
     (
         "what defers: operators, sensors, triggers and the links they show",
-        {"company", "links", "operators", "triggers"},
+        {"links", "operators", "sidecars", "triggers"},
     ),
     ("services, one file each", SERVICES),
     ("which runs of a DAG go on", {"latest_only"}),

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_resilient import compat
+from airflow_resilient import compat, triggers
 from airflow_resilient.jobs import Claim
 from airflow_resilient.testing import InMemoryJobs
 from airflow_resilient.triggers import RemoteJobTrigger, killed_by_a_person
@@ -102,11 +102,44 @@ def test_where_airflow_calls_on_kill_a_stop_without_a_word_asks_and_cancels_noth
 
 @pytest.fixture(scope="module")
 def database():
-    """The tables of Airflow 2, whose triggers ask the database."""
+    """The tables of Airflow 2, whose triggers ask the database; those of Airflow 3 ask the triggerer."""
+    if compat.airflow_version() < (3, 0):
+        migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
+        subprocess.run(migrate, check=True, capture_output=True, timeout=600)
+
+
+@pytest.fixture
+def says(trigger, database, monkeypatch):
+    """Let Airflow say this state of the trigger's task instance from now on."""
+    ti = trigger.task_instance
     if compat.airflow_version() >= (3, 0):
-        pytest.skip("triggers of Airflow 3 ask the triggerer's API, see the system tests")
-    migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
-    subprocess.run(migrate, check=True, capture_output=True, timeout=600)
+        from airflow.sdk.execution_time import task_runner
+        from airflow.sdk.execution_time.comms import TaskStatesResult
+
+        def say(state):
+            answer = TaskStatesResult(task_states={ti.run_id: {ti.task_id: state}})
+            supervisor = SimpleNamespace(send=lambda message: answer)
+            monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+
+        return say
+
+    from airflow.models import DagRun, TaskInstance
+    from airflow.utils.session import create_session
+    from airflow.utils.timezone import utcnow
+
+    with create_session() as session:
+        run = DagRun(dag_id=ti.dag_id, run_id=ti.run_id, execution_date=utcnow(), run_type="manual")
+        session.add(run)
+        session.flush()
+        row = TaskInstance(compat.BaseOperator(task_id=ti.task_id), run_id=ti.run_id)
+        row.dag_id = ti.dag_id
+        session.add(row)
+
+    def say(state):
+        with create_session() as session:
+            session.query(TaskInstance).filter_by(run_id=ti.run_id).update({"state": state})
+
+    return say
 
 
 @pytest.mark.parametrize(
@@ -118,23 +151,66 @@ def database():
         pytest.param("up_for_retry", 0, id="its-next-try-adopts-the-job"),
     ],
 )
-def test_a_stopped_trigger_of_airflow_2_cancels_when_its_task_instance_is_over(
-    trigger, jobs, database, state, cancelled
+@pytest.mark.skipif(compat.calls_on_kill(), reason="this Airflow calls on_kill")
+def test_a_stopped_trigger_before_airflow_3_3_cancels_when_its_task_instance_is_over(
+    trigger, jobs, says, state, cancelled
 ):
-    from airflow.models import DagRun, TaskInstance
-    from airflow.utils.session import create_session
-    from airflow.utils.timezone import utcnow
-
-    ti = trigger.task_instance
-    with create_session() as session:
-        run = DagRun(dag_id=ti.dag_id, run_id=ti.run_id, execution_date=utcnow(), run_type="manual")
-        session.add(run)
-        session.flush()
-        row = TaskInstance(compat.BaseOperator(task_id=ti.task_id), run_id=ti.run_id, state=state)
-        row.dag_id = ti.dag_id
-        session.add(row)
+    says(state)
     stopped_while_it_watches(trigger, jobs)
     assert jobs.calls["cancel"] == cancelled
+
+
+def stopped_every_moment(trigger, meanwhile=None):
+    """Stop the trigger as a triggerer does: again and again until it is gone; its event loop goes on."""
+
+    async def story():
+        task = asyncio.ensure_future(trigger.on_kill())
+        while not task.done():
+            await asyncio.sleep(0)  # it takes its first steps
+            task.cancel()
+        if meanwhile:
+            await asyncio.to_thread(meanwhile)
+        while triggers._CANCELLING:
+            await asyncio.wait(triggers._CANCELLING)
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_the_job_is_cancelled_although_airflow_stops_on_kill_itself_in_the_middle(trigger, jobs, says):
+    says("failed")
+    stopped_every_moment(trigger)
+    assert jobs.live() == []
+
+
+def test_a_cancel_in_times_of_throttling_is_sent_again_when_the_trigger_is_gone(trigger, jobs, says):
+    says("failed")
+    jobs.throttle(3, "cancel")
+    stopped_every_moment(trigger)
+    assert jobs.live() == []
+    assert jobs.calls["cancel"] == 4
+
+
+def test_a_job_that_a_next_try_has_taken_over_meanwhile_is_left_to_it(trigger, jobs, says):
+    says("failed")
+    jobs.throttle(1_000_000, "cancel")
+
+    def meanwhile():
+        until = time.monotonic() + 30
+        while jobs.calls["cancel"] < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        says("deferred")
+
+    stopped_every_moment(trigger, meanwhile)
+    assert jobs.calls["cancel"] >= 2
+    assert len(jobs.live()) == 1
+
+
+def test_a_cancel_that_is_refused_is_said(trigger, jobs, says, caplog, capsys):
+    says("failed")
+    trigger.arguments["service"] = "nowhere:Service"
+    stopped_every_moment(trigger)
+    said = caplog.text + capsys.readouterr().out  # Airflow 2, Airflow 3
+    assert "job-1 could not be cancelled: ModuleNotFoundError" in said
 
 
 def test_a_trigger_without_jobs_only_waits_for_its_time():

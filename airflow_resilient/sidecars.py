@@ -1,4 +1,4 @@
-"""What goes along with the watches of a triggerer: the report of metrics, and the queue of events."""
+"""What runs beside the watches of a triggerer: the report of metrics, and the queue of events."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_COMPANY: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[asyncio.Task[None]]] = (
+_SIDECARS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[asyncio.Task[None]]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def accompany(watches: Callable[[], Sequence[SharedWatch]]) -> None:
+def start_sidecars(watches: Callable[[], Sequence[SharedWatch]]) -> None:
     """Report on the watches of this event loop, and wake them by events, from the first call on."""
     loop = asyncio.get_running_loop()
-    if loop in _COMPANY:
+    if loop in _SIDECARS:
         return
-    for other in [other for other in _COMPANY if other.is_closed()]:
-        del _COMPANY[other]
+    for other in [other for other in _SIDECARS if other.is_closed()]:
+        del _SIDECARS[other]
     chosen = settings.current()
     queue = None
     if chosen.events_queue_url:
@@ -47,9 +47,9 @@ def accompany(watches: Callable[[], Sequence[SharedWatch]]) -> None:
         """Whoever counts something."""
         return [*watches(), *([queue] if queue else [])]
 
-    _COMPANY[loop] = [_start(metrics.report(told, in_own_thread), "metrics")]
+    _SIDECARS[loop] = [_start(metrics.report(told, in_own_thread), "metrics")]
     if queue:
-        _COMPANY[loop].append(_start(queue.listen(), "events"))
+        _SIDECARS[loop].append(_start(queue.listen(), "events"))
 
 
 def made_here(claim: Claim) -> bool:
