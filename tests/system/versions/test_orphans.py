@@ -210,6 +210,11 @@ def story(aws, airflow) -> Story:
     story.unpause("orphans_paused", paused=True)
     airflow.clear("orphans_paused", story.runs["cleared"], ["job"])
 
+    seen = story.seen
+    for name in ("live", "live_step"):  # while the triggerer lives that watches them
+        seen[f"explain {name} json"] = story.explain(name, "--json")
+    seen["explain live"] = story.explain("live")
+
     airflow.kill("triggerer", signal.SIGKILL)
     for name in ("marked", "marked_step", "reattached"):
         airflow.mark(NAMES[name], story.runs[name], "job", "failed")
@@ -217,16 +222,15 @@ def story(aws, airflow) -> Story:
     airflow.request("DELETE", f"/dags/{NAMES['deleted']}/dagRuns/{quote(story.runs['deleted'], safe='')}")
     airflow.start("triggerer", timeout=180)
 
-    seen = story.seen
     seen["made"] = story.live()
     seen["young"] = story.run("orphans", "--json", "--ecs-cluster", CLUSTER)
     seen["everywhere"] = story.run("orphans", "--json", "--grace", "0")
     seen["dry"] = story.orphans("--json", "--all")
     seen["table"] = story.orphans()
     seen["after dry"] = story.live()
-    for name in ("live", "live_step", "marked", "left", "left_step", "cleared"):
+    for name in ("marked", "left", "left_step", "cleared"):
         seen[f"explain {name} json"] = story.explain(name, "--json")
-    for name in ("live", "marked", "cleared"):
+    for name in ("marked", "cleared"):
         seen[f"explain {name}"] = story.explain(name)
     story.unpause("find_orphans")
     seen["found"] = story.sweep("find_orphans", grace=0)
