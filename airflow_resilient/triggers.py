@@ -293,7 +293,7 @@ class RemoteJobTrigger(BaseTrigger):
             service = (await shared_watch(self.arguments["service"], self.arguments["address"])).service
             await _in_turn(service.cancel, job, reason)
         except Exception as error:
-            raise _CancelFailed(error, passes=bool(service) and service.is_transient(error)) from error
+            raise _CancelFailed(error, passes=service is not None and service.is_transient(error)) from error
 
     def _event(self, *, time_is_up: bool = False, refused: str | None = None) -> TriggerEvent:
         self.reported = True
