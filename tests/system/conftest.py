@@ -19,9 +19,21 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 
 
-SHARED = ("versions/", "test_latest_only_gates.py", "test_local_time.py", "test_what_is_shown.py")
+SHARED = (
+    "versions/test_every_version.py",
+    "versions/test_local_airflow.py",
+    "test_latest_only_gates.py",
+    "test_local_time.py",
+    "test_what_is_shown.py",
+)
 """Whose tests run on one Airflow, the fixture ``airflow``."""
-LONGEST = ("shared", "test_faults.py", "test_distributed.py", "test_recipes_on_a_real_airflow.py")
+LONGEST = (
+    "shared",
+    "test_faults.py",
+    "test_distributed.py",
+    "test_recipes_on_a_real_airflow.py",
+    "versions/test_orphans.py",
+)
 """What is begun first when several processes run tests, because it lasts longest."""
 
 

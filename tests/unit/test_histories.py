@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import Rules, play, worlds
 
+pytestmark = pytest.mark.pure
+
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 SEEDS = range(5000) if DEEP else range(120)
 FIRST_SEED = random.SystemRandom().randrange(10**9) if DEEP else 0

@@ -10,6 +10,8 @@ import test_decide
 import test_reconcile
 from world import play, worlds
 
+pytestmark = pytest.mark.pure
+
 SEEDS = range(25)
 # What random histories have to find by themselves, without a row or a test that was written for it.
 BY_HISTORIES = {

@@ -9,6 +9,8 @@ import watch_mutants
 
 from airflow_resilient import budget, watch
 
+pytestmark = pytest.mark.pure
+
 # Those that simulate are asked last: they take longest.
 TESTS = sorted(
     (

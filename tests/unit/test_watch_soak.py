@@ -19,6 +19,8 @@ from airflow_resilient.jobs import Claim, Job, Phase
 from airflow_resilient.testing._made_up_time import MadeUpTime, in_line
 from airflow_resilient.watch import Patience, SharedWatch
 
+pytestmark = pytest.mark.pure
+
 FAMILY = "abcdefghijklmnop"
 PATIENCE = Patience(poll=20.0, refused=3)
 RATE, BURST = 2.0, 20.0
