@@ -22,7 +22,7 @@ _IMPORT = {
 _PARSE = """
 import gc, json, time
 import airflow.sdk
-gc.collect(); gc.freeze()  # as Airflow's DAG processor does; else a collection of all of it falls in somewhere
+gc.collect(); gc.freeze()  # as Airflow's DAG processor does; else its collection falls in somewhere
 begin = time.perf_counter()
 {imports}
 imported = time.perf_counter()

@@ -103,8 +103,10 @@ def _tell_broken(results: Sequence[Result]) -> int:
     unnoticed = 0
     for rule in broken.RULES:
         mine = [result for result in results if result.implementation == rule.id]
+        if not mine:
+            continue
         noticed = [r for r in mine if not r.held]
-        unnoticed += bool(mine) and not noticed
+        unnoticed += not noticed
         names = ", ".join(f"{r.row.id} ({r.fate}, {r.service}: {report.told(r.figures)})" for r in noticed)
         print(f"{'noticed' if noticed else 'MISSED '}  not: {rule.rule}: {names}")
     return 1 if unnoticed else 0

@@ -122,6 +122,14 @@ RULES = (
         ),
     ),
     Broken(
+        "goes_on",
+        "a cancel goes on when Airflow stops its trigger again",
+        "triggers.py",
+        "await asyncio.shield(self._cancelling())",
+        "await self._cancel_if_killed()",
+        (("mark-throttled", "runs on", "ecs"), ("mark-throttled", "runs on", "emr")),
+    ),
+    Broken(
         "takeover",
         "the trigger does not cancel when another triggerer has it",
         "triggers.py",
