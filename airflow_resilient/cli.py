@@ -110,6 +110,7 @@ def explain(options: argparse.Namespace) -> tuple[str, int]:
         ecs_cluster=options.ecs_cluster,
         emr_cluster=options.emr_cluster,
         docker_url=options.docker_url,
+        docker_tls=_tls(options),
         access=_access(options),
     )
     text = json.dumps(found, indent=2) if options.json else "\n".join(told(found))
@@ -192,12 +193,6 @@ def _parser() -> argparse.ArgumentParser:
         help="look on this Docker engine; with --cancel, also remove what has ended there and was to be "
         "removed (repeatable)",
     )
-    sweeping.add_argument(
-        "--docker-tls",
-        metavar="FOLDER",
-        help="with ca.pem, cert.pem and key.pem for engines with TLS (default DOCKER_CERT_PATH, if "
-        "DOCKER_TLS_VERIFY is set)",
-    )
     _add_common(sweeping, conn_id="aws_default")
 
     explaining = commands.add_parser(
@@ -250,6 +245,12 @@ def _add_common(parser: argparse.ArgumentParser, *, conn_id: Any) -> None:
         "--namespace",
         metavar="TEXT",
         help="of this Airflow's claims (default: [airflow_resilient] namespace here, else the base URL)",
+    )
+    parser.add_argument(
+        "--docker-tls",
+        metavar="FOLDER",
+        help="with ca.pem, cert.pem and key.pem for Docker engines with TLS (default DOCKER_CERT_PATH, if "
+        "DOCKER_TLS_VERIFY is set)",
     )
     aws = parser.add_argument_group("AWS")
     default = "that of the task" if conn_id is _NOT_GIVEN else conn_id

@@ -477,11 +477,20 @@ class DockerContainers:
                 except DockerException as error:
                     cause = error.__cause__
                     if not isinstance(cause, Exception) or not self.is_transient(cause):
-                        raise DockerException(f"{error}. May this process use {url}?") from error
+                        raise DockerException(f"{error}. {self._advice(url)}") from error
                     raise EngineAway(
                         f"the engine at {url} does not answer: {short(str(error), 200)}"
                     ) from error
             return self._clients[url]
+
+    def _advice(self, url: str) -> str:
+        """What to look at when an engine does not let us in."""
+        overrule = [name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)]
+        if self.tls and overrule:  # see Session.merge_environment_settings in sessions.py of requests
+            return (
+                f"May this process use {url}? {' and '.join(overrule)} is set here, and overrules tls_ca_cert"
+            )
+        return f"May this process use {url}?"
 
     def _tls(self) -> Any:
         if not self.tls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -155,7 +156,9 @@ def advice(instance: Instance, jobs: Sequence[Job], verdicts: Sequence[Kind], ac
 def by_hand(job: Job) -> str:
     """The command that ends a job of ECS, EMR or Docker."""
     if "://" in job.scope:
-        return f"docker -H {job.scope} stop {job.id[:12]}"
+        engine = re.sub("^https://", "tcp://", job.scope)
+        verify = "--tlsverify " if engine != job.scope else ""
+        return f"docker {verify}-H {engine} stop {job.id[:12]}"
     if job.id.startswith("arn:"):
         return f"aws ecs stop-task --cluster {last_part(job.scope)} --task {last_part(job.id)}"
     return f"aws emr cancel-steps --cluster-id {job.scope} --step-ids {job.id.replace(',', ' ')}"
@@ -170,6 +173,7 @@ def service_of(
     ecs_cluster: str | None = None,
     emr_cluster: str | None = None,
     docker_url: str | None = None,
+    docker_tls: Mapping[str, Any] | None = None,
     run_started: float = 0.0,
     **access: Any,
 ) -> RemoteJobs:
@@ -177,6 +181,7 @@ def service_of(
 
     :param ecs_cluster: overrides the rendered ``cluster``; the same for `emr_cluster` and ``job_flow_id``.
     :param docker_url: the engine, which is not rendered; default ``DOCKER_HOST``, or the socket.
+    :param docker_tls: how it is reached by TLS, see `OrphanSweepOperator`.
     :param access: keywords of `AwsAccess` that override the rendered ones.
     :raises NoAnswer: it cannot be told.
     """
@@ -184,7 +189,7 @@ def service_of(
     if docker_url or {"image", "container_name", "docker_conn_id"} <= set(fields):
         from .docker import DockerContainers, default_url
 
-        return DockerContainers(docker_url=docker_url or default_url())
+        return DockerContainers(docker_url=docker_url or default_url(), tls=docker_tls)
     known = {name: fields[name] for name in ("aws_conn_id", "region_name", "verify") if name in fields}
     access = {**known, **access}
     if ecs_cluster or (not emr_cluster and "task_definition" in fields and fields.get("cluster")):
@@ -248,11 +253,13 @@ def explain(
     ecs_cluster: str | None = None,
     emr_cluster: str | None = None,
     docker_url: str | None = None,
+    docker_tls: Mapping[str, Any] | None = None,
     access: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Gather what is known of a task instance and its jobs, and what `decide` makes of it.
 
     :param asked: names the task instance.
+    :param docker_tls: see `service_of`, as for the clusters and the engine.
     :param access: keywords of `AwsAccess` that override the rendered ones.
     :return: JSON values, without the parameters of the job and the arguments of steps, which may be secrets.
     :raises NoAnswer: Airflow does not tell, or has no such task instance.
@@ -277,6 +284,7 @@ def explain(
             ecs_cluster=ecs_cluster,
             emr_cluster=emr_cluster,
             docker_url=docker_url,
+            docker_tls=docker_tls,
             run_started=run_started,
             **(access or {}),
         )

@@ -10,6 +10,7 @@ host's or none::
         engine.kill()   # kill -9 of dockerd: containers live on
         engine.start()
 
+``LocalDocker(tls=True)`` listens on a port of the loopback interface, too, for whoever has a certificate.
 Where that cannot be had, `LocalDocker.missing` says why, and `start` raises `NoEngine`.
 """
 
@@ -21,10 +22,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tarfile
 import tempfile
 import time
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,15 +54,19 @@ class LocalDocker:
     """A ``dockerd`` that is started for a test and stopped, by its process id, at its end.
 
     :param live_restore: containers outlive their engine.
+    :param tls: it can be reached by TLS, too, at `tls_url`.
 
     :ivar url: for ``docker_url``.
+    :ivar tls_url: the same for TLS, ``tcp://127.0.0.1:…``; empty without `tls`.
     :ivar image: busybox, all of whose commands are in ``/bin``.
     """
 
     image = IMAGE
 
-    def __init__(self, *, live_restore: bool = True) -> None:
+    def __init__(self, *, live_restore: bool = True, tls: bool = False) -> None:
         self.live_restore = live_restore
+        self.tls = tls
+        self.tls_url = ""
         self.folder = Path()
         self.url = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -73,12 +81,20 @@ class LocalDocker:
             return "only root may start a Docker engine"
         return ""
 
+    @property
+    def certificates(self) -> Path:
+        """Folder with ``ca.pem``, ``cert.pem`` and ``key.pem`` of a client, for `tls_url`."""
+        return self.folder / "certificates"
+
     def __enter__(self) -> Self:
         if missing := self.missing():
             raise NoEngine(missing)
         # Not below pytest's folder: the path of a socket has at most 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="docker-"))
         self.url = f"unix://{self.folder}/docker.sock"
+        if self.tls:
+            make_certificates(self.certificates)
+            self.tls_url = f"tcp://127.0.0.1:{_free_port()}"
         try:
             self.start()
             self._make_image()
@@ -102,7 +118,7 @@ class LocalDocker:
 
         :raises NoEngine: it does not come up; the message has the end of its log.
         """
-        settings = {
+        settings: dict[str, Any] = {
             "hosts": [self.url],
             "data-root": str(self.folder / "data"),
             "exec-root": str(self.folder / "exec"),
@@ -115,6 +131,11 @@ class LocalDocker:
             # A container that would inherit a limit of a billion files takes its time to start.
             "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 1024, "Hard": 1024}},
         }
+        if self.tls:
+            settings["hosts"].append(self.tls_url)
+            names = {"tlscacert": "ca.pem", "tlscert": "engine.pem", "tlskey": "engine-key.pem"}
+            settings.update({name: str(self.certificates / file) for name, file in names.items()})
+            settings["tlsverify"] = True
         (self.folder / "dockerd.json").write_text(json.dumps(settings))
         # Left by one that was killed.  Its containerd dies with it; but where nobody collects dead processes,
         # as in many a container, the new engine takes the dead one for alive and waits for it in vain.
@@ -230,3 +251,62 @@ class LocalDocker:
             client.import_image_from_data(
                 packed.getvalue(), repository=repository, tag=tag, changes=["ENV PATH=/bin"]
             )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_certificates(folder: Path) -> None:
+    """Write what TLS on the loopback interface needs for a day.
+
+    These are a certificate authority (``ca.pem``), and certificates with their keys for an engine
+    (``engine.pem``, ``engine-key.pem``) and for a client (``cert.pem``, ``key.pem``).
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    folder.mkdir(mode=0o700)
+    now = datetime.now(timezone.utc)
+
+    def named(name: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+    def signed(name: str, key: Any, by: Any, *extensions: tuple[x509.ExtensionType, bool]) -> bytes:
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(named(name))
+            .issuer_name(named("authority"))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=1))
+        )
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
+        return builder.sign(by, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    authority, engine, client = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")])
+    serves, asks = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+    files = {
+        "ca.pem": signed("authority", authority, authority, (x509.BasicConstraints(True, None), True)),
+        "engine.pem": signed(
+            "engine", engine, authority, (here, False), (x509.ExtendedKeyUsage([serves]), False)
+        ),
+        "cert.pem": signed("client", client, authority, (x509.ExtendedKeyUsage([asks]), False)),
+        **{
+            file: key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            for file, key in (("engine-key.pem", engine), ("key.pem", client))
+        },
+    }
+    for file, content in files.items():
+        (folder / file).write_bytes(content)

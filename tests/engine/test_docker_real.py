@@ -11,8 +11,11 @@ import pytest
 
 from airflow_resilient import DockerOperator
 from airflow_resilient.docker import DockerContainers
+from airflow_resilient.explain import by_hand, service_of
 from airflow_resilient.jobs import Cause, Claim, Phase, family
+from airflow_resilient.sweep import Instance
 from airflow_resilient.testing import LocalDocker, TaskTries
+from airflow_resilient.testing.local_docker import NoEngine, make_certificates
 from airflow_resilient.watch import Patience
 
 QUICK = Patience(poll=0.2, first=0.05, longest=0.2, missing=2, missing_for=0.0)
@@ -215,3 +218,79 @@ def test_nothing_of_an_engine_is_left(tmp_path):
     for process in (pid, dockerd):
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
+
+
+@pytest.fixture(scope="module")
+def tls_engine():
+    """An engine that lets in who has a certificate."""
+    try:
+        with LocalDocker(tls=True) as engine:
+            yield engine
+    except NoEngine as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no Docker engine here: {error}")
+
+
+def certificates(engine, folder=None):
+    """The operator's parameters."""
+    folder = folder or engine.certificates
+    files = {"tls_ca_cert": "ca.pem", "tls_client_cert": "cert.pem", "tls_client_key": "key.pem"}
+    return {name: str(folder / file) for name, file in files.items()}
+
+
+@pytest.fixture
+def no_other_authorities(monkeypatch):
+    """``requests`` lets these overrule the authority that it is told."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_other_authorities")
+def test_a_whole_task_by_tls(tls_engine):
+    def make():
+        return DockerOperator(
+            task_id="by_tls",
+            image=tls_engine.image,
+            command=["echo", "hello"],
+            docker_url=tls_engine.tls_url,
+            network_mode="none",
+            mount_tmp_dir=False,
+            patience=QUICK,
+            **certificates(tls_engine),
+        )
+
+    assert TaskTries(make, dag_id=os.urandom(4).hex()).run() == "hello"
+
+
+@pytest.mark.usefixtures("no_other_authorities")
+def test_who_has_no_certificate_of_the_engines_authority_is_told_so_at_once(tls_engine, tmp_path):
+    make_certificates(tmp_path / "others")
+    for tls in (None, certificates(tls_engine, tmp_path / "others")):
+        paths = tls and {name.removeprefix("tls_"): path for name, path in tls.items()}
+        made = DockerContainers(docker_url=tls_engine.tls_url, tls=paths)
+        with pytest.raises(Exception) as refused:  # noqa: PT011 - which, is the SDK's affair
+            made.find([claim()])
+        assert not made.is_transient(refused.value)
+
+
+def test_a_setting_of_requests_that_overrules_the_authority_is_named(tls_engine, monkeypatch, tmp_path):
+    make_certificates(tmp_path / "others")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "others" / "ca.pem"))
+    paths = {name.removeprefix("tls_"): path for name, path in certificates(tls_engine).items()}
+    with pytest.raises(Exception, match=r"REQUESTS_CA_BUNDLE .*overrules tls_ca_cert"):
+        DockerContainers(docker_url=tls_engine.tls_url, tls=paths).find([claim()])
+
+
+@pytest.mark.usefixtures("no_other_authorities")
+def test_explain_finds_a_job_by_tls_and_names_the_command_that_ends_it(tls_engine):
+    bears = claim()
+    job = service(tls_engine, "sleep 600").submit(bears)
+    paths = {name.removeprefix("tls_"): path for name, path in certificates(tls_engine).items()}
+    asked = service_of(Instance("etl", "r", "t"), docker_url=tls_engine.tls_url, docker_tls=paths)
+    (found,) = asked.find([bears])
+    assert (found.id, found.live) == (job.id, True)
+    command = by_hand(found).split()
+    environment = {**os.environ, "DOCKER_CERT_PATH": str(tls_engine.certificates)}
+    subprocess.run(command, check=True, capture_output=True, env=environment, timeout=60)
+    assert ended(asked, found).phase is not Phase.SUCCEEDED
