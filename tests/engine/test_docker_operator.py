@@ -350,6 +350,19 @@ def test_a_refusal_that_quotes_a_value_of_the_environment_is_told_without_it(tri
         tries(**given).run()
 
 
+def test_a_command_that_podman_cannot_start_is_refused_and_not_asked_for_again(tries, engine):
+    """Docker notes it as the end of the container; podman answers, and leaves it as it was made."""
+    engine.fail_next(
+        "start",
+        status=500,
+        message='runc: exec: "nosuch": executable file not found in $PATH: OCI runtime attempted to invoke '
+        "a command that was not found",
+    )
+    with pytest.raises(SubmitRefused, match="See image, command and entrypoint"):
+        tries(command=["nosuch"]).run()
+    assert engine.containers == {}
+
+
 def test_the_registry_is_logged_in_to_for_pulling_alone(tries, engine, monkeypatch):
     monkeypatch.setenv(
         "AIRFLOW_CONN_REGISTRY",
