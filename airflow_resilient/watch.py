@@ -44,6 +44,7 @@ HURRIED = 3
 LEFT = 5000
 """Names of jobs that are kept when nobody waits for them any more: late events are known by them."""
 _LONGEST_NAP = 3600.0
+_PLANNING = 0.1  # share of the time that plans take at most; the event loop stands still for them
 _LEAST_NAP = 0.01  # sums of floats differ; without it the loop would turn on the spot
 _SPREAD = 0.2  # a look comes up to a fifth of its interval early, so that batches do not march in step
 
@@ -652,7 +653,9 @@ class SharedWatch:
                     self._start_look(batch)
                 self._tell_pressure(now, planned.late)
                 self._sleeps_until = now + planned.sleep
-                await self._nap(planned.sleep)
+                # A plan takes the longer, the more there are who wait: they are made the more rarely.
+                await asyncio.sleep((self._now() - now) * (1 / _PLANNING - 1))
+                await self._nap(self._sleeps_until - self._now())
         except Exception as error:  # noqa: BLE001 - a defect here must reach everybody who waits, not strand them
             self._fail(error)
 

@@ -58,10 +58,11 @@ def all_runs(provider_largest: int = 2000) -> list[Run]:
         runs.append(Run("emr", _emr("ours", jobs, clusters), environment=WIDE_BUDGET))
         runs.append(Run("emr", _emr("provider", jobs, clusters), bound=400.0))
     # The published budget, half of it and all of it.
-    slow = {"settle": 5.0, "steady": 85.0, "most_wait": 150.0}
+    # A thousand steps that end together are asked for by their ids, ten at a time: a hundred calls.
+    slow = {"settle": 5.0, "steady": 85.0, "most_wait": 600.0}
     for share in ({}, WHOLE_BUDGET):
         case = _emr("ours", 1000, 20, **slow)
-        runs.append(Run("emr, published budget", case, environment=share, beside=True, bound=500.0))
+        runs.append(Run("emr, published budget", case, environment=share, beside=True, bound=1200.0))
     # An endpoint that allows less than was published.
     for who, jobs, allowed in (("ours", 10_000, 5.0), ("provider", 100, 5.0)):
         case = _ecs(who, jobs, settle=20.0, steady=60.0, most_wait=45.0, longest_start=120.0)

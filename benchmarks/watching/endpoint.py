@@ -332,7 +332,7 @@ class Endpoint:
                 if self.measuring:
                     self.gaps = []
                 now = time.time()
-                since = [now - asked for asked in self.last_asked[: self.settings.jobs]]
+                since = [now - asked for asked in self.last_asked[: self.settings.jobs] if asked]
                 return {"gaps": self.gaps, "since": since}
             case "wait":
                 until = time.monotonic() + request["seconds"]
