@@ -397,6 +397,14 @@ def test_a_cancel_that_the_engine_refuses_is_told(engine):
     assert made.is_transient(error.value)
 
 
+def test_a_container_that_runs_is_not_removed(engine):
+    made = service(engine)
+    job = made.submit(CLAIM)
+    with pytest.raises(ours._LookAgain, match="runs, and is not removed"):
+        made.remove(job)
+    assert made.observe([job]) == [job]
+
+
 def test_a_container_that_was_removed_is_gone(engine):
     made = service(engine)
     job = made.submit(CLAIM)
