@@ -742,13 +742,15 @@ class DockerContainers:
         Verified with podman 4.3.1: its answer has the status 500, and the container stays as it was made.
         Source of the words: ``libpod/define/errors.go`` of podman.
         """
-        said = short(without(str(error.explanation or error), self.request.get("secrets", ())), 300)
-        if re.search(_NO_COMMAND, said):
+        answer = str(error.explanation or error)
+        if re.search(_NO_COMMAND, answer):
             self._removed(client, container)
             image = self.request.get("config", {}).get("image")
+            said = short(without(answer, self.request.get("secrets", ())), 300)
+            # Not from the engine's error: a traceback would show what is hidden here.
             raise SubmitRefused(
                 f"the engine cannot start {image}: {said}. See image, command and entrypoint"
-            ) from error
+            ) from None
 
     def _pull(self, client: Any) -> None:
         """Fetch the image, with the registry's login if a connection names one."""

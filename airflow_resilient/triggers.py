@@ -39,7 +39,7 @@ service's ``log_drain`` says otherwise."""
 LOG_TROUBLE = 60.0
 """Seconds for which the end of a log is asked for, when the job has ended and its log cannot be read."""
 
-AT_ONCE = 4
+AT_ONCE = 16
 """How many triggers that are stopped at the same time ask Airflow why, or cancel, at the same time."""
 TIME_TO_CANCEL = 8.0
 """Seconds for which a stopping triggerer waits for answers, before Airflow 3.3."""

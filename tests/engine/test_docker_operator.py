@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import pickle
+import traceback
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -355,12 +356,13 @@ def test_a_command_that_podman_cannot_start_is_refused_and_not_asked_for_again(t
     engine.fail_next(
         "start",
         status=500,
-        message='runc: exec: "nosuch": executable file not found in $PATH: OCI runtime attempted to invoke '
+        message=f'runc: exec: "nosuch {SECRET}": {"x" * 400}: OCI runtime attempted to invoke '
         "a command that was not found",
     )
-    with pytest.raises(SubmitRefused, match="See image, command and entrypoint"):
-        tries(command=["nosuch"]).run()
+    with pytest.raises(SubmitRefused, match="See image, command and entrypoint") as refused:
+        tries(command=["nosuch"], environment={"PASSWORD": SECRET}).run()
     assert engine.containers == {}
+    assert SECRET not in "".join(traceback.format_exception(refused.value))
 
 
 def test_the_registry_is_logged_in_to_for_pulling_alone(tries, engine, monkeypatch):
