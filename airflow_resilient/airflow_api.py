@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from .jobs import Senses
@@ -381,7 +381,11 @@ def seconds(moment: str | None) -> float | None:
     >>> seconds("1970-01-01T00:01:00.5Z"), seconds(None)
     (60.5, None)
     """
-    return None if not moment else datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+    if not moment:
+        return None
+    import pendulum  # Python 3.10 reads three or six digits of a second, no other number of them
+
+    return cast("pendulum.DateTime", pendulum.parse(moment)).timestamp()
 
 
 def _is_json(response: httpx.Response) -> bool:

@@ -263,7 +263,8 @@ def make_certificates(folder: Path) -> None:
     """Write what TLS on the loopback interface needs for a day.
 
     These are a certificate authority (``ca.pem``), and certificates with their keys for an engine
-    (``engine.pem``, ``engine-key.pem``) and for a client (``cert.pem``, ``key.pem``).
+    (``engine.pem``, ``engine-key.pem``) and for a client (``cert.pem``, ``key.pem``), with all that
+    OpenSSL's strict check wants, which is Python's default from 3.13 on (``VERIFY_X509_STRICT``).
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -277,6 +278,7 @@ def make_certificates(folder: Path) -> None:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
     def signed(name: str, key: Any, by: Any, *extensions: tuple[x509.ExtensionType, bool]) -> bytes:
+        ids = (x509.SubjectKeyIdentifier.from_public_key, x509.AuthorityKeyIdentifier.from_issuer_public_key)
         builder = (
             x509.CertificateBuilder()
             .subject_name(named(name))
@@ -286,15 +288,21 @@ def make_certificates(folder: Path) -> None:
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(days=1))
         )
-        for extension, critical in extensions:
+        identified = [(make(of.public_key()), False) for make, of in zip(ids, (key, by), strict=True)]
+        for extension, critical in (*extensions, *identified):
             builder = builder.add_extension(extension, critical)
         return builder.sign(by, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     authority, engine, client = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")])
+    uses = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment")
+    more = ("key_agreement", "crl_sign", "encipher_only", "decipher_only")
+    may_sign = x509.KeyUsage(key_cert_sign=True, **dict.fromkeys((*uses, *more), False))
     serves, asks = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
     files = {
-        "ca.pem": signed("authority", authority, authority, (x509.BasicConstraints(True, None), True)),
+        "ca.pem": signed(
+            "authority", authority, authority, (x509.BasicConstraints(True, None), True), (may_sign, True)
+        ),
         "engine.pem": signed(
             "engine", engine, authority, (here, False), (x509.ExtendedKeyUsage([serves]), False)
         ),

@@ -128,7 +128,10 @@ class TaskTries:
                 return event.payload
             raise AssertionError("the trigger ended without an event")
 
-        payload = asyncio.run(asyncio.wait_for(first_event(), timeout))
+        try:
+            payload = asyncio.run(asyncio.wait_for(first_event(), timeout))
+        except asyncio.TimeoutError:  # not TimeoutError before Python 3.11
+            raise TimeoutError(f"the trigger reported nothing for {timeout:.1f} s") from None
         return dict(json.loads(json.dumps(payload)))
 
     def resume(self, deferred: Deferred, payload: Mapping[str, Any]) -> Any:
