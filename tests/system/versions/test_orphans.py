@@ -24,12 +24,12 @@ import pytest
 
 from airflow_resilient.compat import airflow_version
 from airflow_resilient.jobs import Claim, family
-from airflow_resilient.testing.local_airflow import LocalAirflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_resilient.testing import FakeAws
+    from airflow_resilient.testing.local_airflow import LocalAirflow
 
 DAGS = Path(__file__).parent.parent / "dags" / "every_version"
 DOCS = Path(__file__).parents[3] / "docs"
@@ -158,25 +158,14 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def airflow(aws, make_database, python_path) -> Iterator[LocalAirflow]:
+def airflow(make_airflow) -> Iterator[LocalAirflow]:
     """An Airflow whose new triggerer takes nothing over from the one that was killed.
 
     Otherwise, by the time that its start takes, it may run a trigger of a task instance that was marked
     meanwhile, notice, and cancel the job, which is no orphan then.
     """
-    database = make_database()
-    if database is None and airflow_version() < (3, 0):
-        pytest.skip("Airflow 2 runs one task at a time with SQLite: install the Debian package postgresql")
-    with LocalAirflow(
-        DAGS,
-        database_url=database,
-        connections={"aws_default": aws.airflow_connection()},
-        variables={"greeting": "hello"},
-        pools={"two_slots": 2, "one_slot": 1},
-        config={("triggerer", "triggerer_health_check_threshold"): 600},
-        environment={"PYTHONPATH": python_path},
-        progress=print,
-    ) as running:
+    patient = {("triggerer", "triggerer_health_check_threshold"): 600}
+    with make_airflow(DAGS, config=patient) as running:
         yield running
 
 
