@@ -144,8 +144,9 @@ def _end(state: Mapping[str, Any], code: int | None, killed: str, *, ran: bool) 
         return Phase.FAILED, Cause.UNKNOWN, f"{what}; whether the work was done is not known."
     if signal_of(code) in ("SIGKILL", "SIGTERM"):
         advice = (
-            "nobody is known to have asked the engine for it: the host ran out of memory, the engine was "
-            "restarted without live-restore, or it was killed on the host. See the host's log."
+            "nobody is known to have asked the engine for it: it ran out of mem_limit, which engines do not "
+            "always notice, or the host out of memory; the engine was restarted without live-restore; or it "
+            "was killed on the host. See the host's log."
         )
         return Phase.FAILED, Cause.UNKNOWN, f"{what}; {advice}"
     advice = {

@@ -77,7 +77,9 @@ def test_an_end_means(engine, script, phase, cause, reason):
 
 def test_out_of_memory_is_told(engine):
     job = run(engine, "x=$(head -c 50000000 /dev/zero | tr '\\0' x); sleep 5", host={"mem_limit": "8m"})
-    assert (job.phase, job.cause, job.exit_code) == (Phase.FAILED, Cause.APPLICATION, 137)
+    assert (job.phase, job.exit_code) == (Phase.FAILED, 137)
+    # With cgroups v2 an engine does not always notice it: see issue 13119 of hashicorp/nomad.
+    assert job.cause in (Cause.APPLICATION, Cause.UNKNOWN)
     assert "mem_limit" in job.reason
 
 

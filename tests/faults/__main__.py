@@ -68,6 +68,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--brief", action="store_true", help="the part that every check runs")
     parser.add_argument("--broken", action="store_true", help="break rules of the library; see broken.py")
     parser.add_argument("--docs", action="store_true", help="write table and picture into docs/")
+    parser.add_argument("--rule", action="append", choices=broken.BY_ID, help="only this one, with --broken")
     parser.add_argument("--results", type=Path, default=Path("faults.json"), help="where results are written")
     parser.add_argument("--render", action="store_true", help="play nothing: take the results from there")
     parser.add_argument("--story", action="store_true", help="tell what was seen of each case")
@@ -83,6 +84,7 @@ def _cases(options: argparse.Namespace) -> list[CaseOf]:
         cases = [
             (BY_ID[row], fate, service, rule.id)
             for rule in broken.RULES
+            if not options.rule or rule.id in options.rule
             for row, fate, service in rule.rows
             if BY_ID[row] in rows
         ]

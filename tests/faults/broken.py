@@ -26,6 +26,8 @@ class Broken:
     :param old: a piece of its source that stands there once.
     :param new: instead of it.
     :param rows: (row, fate, service) of the matrix that must notice; one of them is enough.
+    :param also: further pieces, as (module, old, new), where one alone changes nothing: a second rule stands
+        behind it.
     """
 
     id: str
@@ -34,6 +36,7 @@ class Broken:
     old: str
     new: str
     rows: tuple[tuple[str, str, str], ...]
+    also: tuple[tuple[str, str, str], ...] = ()
 
 
 RULES = (
@@ -45,7 +48,7 @@ RULES = (
         "searched = True",
         (
             ("kill-unread", "runs on", "emr"),
-            ("worker-unread", "well", "ecs"),
+            ("worker-unread", "runs on", "emr"),
             ("kill-answered", "runs on", "emr"),
         ),
     ),
@@ -55,7 +58,12 @@ RULES = (
         "jobs.py",
         "if job.phase is Phase.SUCCEEDED:\n            return Finish(job",
         "if False:\n            return Finish(job",
-        (("kill-unread", "well", "ecs"), ("kill-resumed", "well", "emr"), ("machine-unread", "well", "emr")),
+        (
+            ("kill-unread", "well", "ecs"),
+            ("kill-resumed", "well", "emr"),
+            ("worker-resumed", "well", "ecs"),
+            ("machine-unread", "well", "emr"),
+        ),
     ),
     Broken(
         "since",
@@ -66,6 +74,8 @@ RULES = (
         (
             ("clear-deferred", "runs on", "emr"),
             ("clear-success", "well", "ecs"),
+            ("clear-twice", "runs on", "emr"),
+            ("clear-then", "runs on", "ecs"),
             ("clear-down", "runs on", "emr"),
         ),
     ),
@@ -83,7 +93,7 @@ RULES = (
         "jobs.py",
         "if not owner.owns(job) or given_up or (old and not job.live):",
         "if False:",
-        (("again", "runs on", "ecs"), ("again-down", "runs on", "ecs")),
+        (("again-down", "runs on", "ecs"),),
     ),
     Broken(
         "end",
@@ -117,9 +127,18 @@ RULES = (
         "return False",
         (
             ("mark-failed", "runs on", "ecs"),
+            ("mark-success", "runs on", "emr"),
             ("fail-run", "runs on", "emr"),
             ("run-timeout", "runs on", "ecs"),
         ),
+    ),
+    Broken(
+        "deleted",
+        "the trigger cancels the job of a task instance that is deleted",
+        "triggers.py",
+        'return on_clear == "restart"',
+        "return False",
+        (("delete-run", "runs on", "ecs"), ("delete-run", "runs on", "emr")),
     ),
     Broken(
         "goes_on",
@@ -183,7 +202,18 @@ RULES = (
         "aws.py",
         "        return (\n            code in _TRANSIENT\n",
         "        return not is_throttle(error) and (\n            code in _TRANSIENT\n",
-        (("throttled-submit", "runs on", "ecs"), ("throttled-submit", "runs on", "emr")),
+        (
+            ("throttled-submit", "runs on", "ecs"),
+            ("throttled-submit", "runs on", "emr"),
+        ),
+    ),
+    Broken(
+        "slowed",
+        "a throttled look makes looks rarer and ends no wait",
+        "watch.py",
+        "return _Answer(trouble=error, throttled=True)",
+        "return _Answer(refused=Refused(error), concerns=len(batch.jobs))",
+        (("throttled", "runs on", "ecs"),),
     ),
     Broken(
         "errors",
@@ -209,7 +239,94 @@ RULES = (
         "raise RuntimeError(error)",
         (("trigger-crash", "runs on", "ecs"), ("trigger-crash", "runs on", "emr")),
     ),
+    Broken(
+        "empty",
+        "a later try that finds no job submits one",
+        "jobs.py",
+        "    after = policy.backoff(facts.refusals) if facts.refusals else 0.0",
+        '    after = 0.0\n    if owner.try_number > 1 and not jobs:\n        return OutOfRoom(0, "")',
+        (("kill-before", "runs on", "ecs"), ("kill-before", "runs on", "emr")),
+    ),
+    Broken(
+        "restarted",
+        "a try that Airflow begins again looks for its own jobs",
+        "jobs.py",
+        "return self.try_number > 1 or self.since > 0 or self.restarted",
+        "return self.try_number > 1 or self.since > 0",
+        (("begun-again", "well", "emr"),),
+    ),
+    Broken(
+        "news",
+        "the failure of a job that a try has watched is the try's own",
+        "jobs.py",
+        '"news": frozenset(data["news"])',
+        '"news": frozenset()',
+        (
+            ("kill-deferred", "badly", "ecs"),
+            ("machine-deferred", "badly", "emr"),
+            ("triggerer-killed", "badly", "ecs"),
+            ("api-deferred", "badly", "emr"),
+        ),
+    ),
+    Broken(
+        "history",
+        "the failure of a job that another try has watched is history",
+        "jobs.py",
+        "last = next((job for job in reversed(mine) if job.id in facts.news), None)",
+        "last = next(reversed(mine), None)",
+        (
+            ("kill-unread", "badly", "ecs"),
+            ("clear-failure", "badly", "ecs"),
+            ("clear-failure", "badly", "emr"),
+        ),
+        # What is from before a clear is told apart by this, too.
+        also=(("jobs.py", "return job.claim.number > self.since and job.created", "return job.created"),),
+    ),
+    Broken(
+        "late",
+        "a job that ended well before the deadline has ended well, however late that is seen",
+        "jobs.py",
+        "if job.phase is Phase.SUCCEEDED:\n            return Finish(job",
+        "if job.phase is Phase.SUCCEEDED and not facts.overdue:\n            return Finish(job",
+        (("deadline-late", "well", "ecs"), ("deadline-late", "well", "emr")),
+    ),
+    Broken(
+        "missing",
+        "a task that AWS does not know is asked for again before it counts as lost",
+        "watch.py",
+        "if missing >= patience.missing and now - since >= patience.missing_for:",
+        "if missing:",
+        (("missing", "runs on", "ecs"), ("missing", "well", "ecs")),
+    ),
+    Broken(
+        "unseen",
+        "a job whose end nobody has seen has not ended well",
+        "watch.py",
+        "job = replace(job, phase=Phase.LOST, reason=reason)",
+        "job = replace(job, phase=Phase.SUCCEEDED, reason=reason)",
+        (("triggerer-killed", "badly forgotten", "ecs"), ("kill-deferred", "badly forgotten", "ecs")),
+    ),
+    Broken(
+        "lag",
+        "a later try waits until lists show what an earlier one has submitted",
+        "jobs.py",
+        "senses.sleep(listing_lag(service))",
+        "senses.sleep(0.0)",
+        (("late-listing", "runs on", "emr"),),
+    ),
+    Broken(
+        "terminated",
+        "a cluster that a person terminates is no trouble of the infrastructure",
+        "emr.py",
+        "    if code in _INFRASTRUCTURE:\n",
+        '    if code in _INFRASTRUCTURE or code == "USER_REQUEST":\n',
+        (("terminated", "runs on", "emr"),),
+    ),
 )
+NOT_OURS = {
+    "api-submitted": "it is Airflow's worker that asks again until the API server is back",
+}
+"""Rows that stand on no rule of the library, and why."""
 BY_ID = {rule.id: rule for rule in RULES}
 
 
@@ -218,19 +335,23 @@ def package_of(rule: Broken) -> str:
     return f"{PACKAGE.name}_{rule.id}"
 
 
-def broken_source(rule: Broken) -> str:
-    """The source of the module with the rule broken.
+def broken_sources(rule: Broken) -> dict[str, str]:
+    """The source of each module in which the rule is broken.
 
-    :raises LookupError: the piece of source does not stand there exactly once; the library has changed.
+    :raises LookupError: a piece of source does not stand there exactly once; the library has changed.
     """
-    source = (PACKAGE / rule.module).read_text()
-    if source.count(rule.old) != 1:
-        raise LookupError(f"{rule.id}: {rule.module} has {source.count(rule.old)} times: {rule.old}")
-    return source.replace(rule.old, rule.new)
+    sources: dict[str, str] = {}
+    for module, old, new in ((rule.module, rule.old, rule.new), *rule.also):
+        source = sources.get(module) or (PACKAGE / module).read_text()
+        if source.count(old) != 1:
+            raise LookupError(f"{rule.id}: {module} has {source.count(old)} times: {old}")
+        sources[module] = source.replace(old, new)
+    return sources
 
 
 def write(rule: Broken, folder: Path) -> None:
     """Write the copy into a folder of Python's path."""
     copy = folder / package_of(rule)
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "testing"))
-    (copy / rule.module).write_text(broken_source(rule))
+    for module, source in broken_sources(rule).items():
+        (copy / module).write_text(source)

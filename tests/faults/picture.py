@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .report import BROKEN, NAMED, NAMES, PERFECT, cells, sign
+from .report import BROKEN, JOB, NAMED, NAMES, PERFECT, cells, sign
 from .rows import FATES, ROWS
 from .stage import IMPLEMENTATIONS, SERVICES
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .play import Result
 
 COLOURS = {PERFECT: "#88aacc", NAMED: "#eedd88", BROKEN: "#bb4433"}  # apart in grey, too
-LETTERS = {"runs on": "r", "well": "w", "badly": "f", "forgotten": "?"}
+LETTERS = {"runs on": "r", "well": "w", "badly": "f", "forgotten": "?", "badly forgotten": "¿"}
 MEANING = {
     PERFECT: "as wanted",
     NAMED: "as good as it can be; the reason is named",
@@ -35,7 +35,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
 
     found = cells(results)
     columns = [(implementation, service) for implementation in IMPLEMENTATIONS for service in SERVICES]
-    wide, high = 4.6, 1.0
+    wide, high = len(FATES) + 0.6, 1.0
     figure, ax = plt.subplots(figsize=(12.5, 0.205 * (len(ROWS) + 16) + 1))
     y = 0.0
     group = ""
@@ -64,7 +64,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
     ax.set_ylim(y + 0.2, -2)
     ax.axis("off")
     legend = [Patch(color=COLOURS[mark], label=f"{mark}  {text}") for mark, text in MEANING.items()]
-    title = "the job: r runs on, w has ended well, f has failed, ? is forgotten by AWS"
+    title = "the job: " + ", ".join(f"{letter} {JOB[fate]}" for fate, letter in LETTERS.items())
     figure.legend(handles=legend, loc="lower center", ncols=3, fontsize=8, frameon=False, title=title)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -10,6 +10,7 @@ from .rows import FATES, ROWS, Row, Wanted
 from .stage import IMPLEMENTATIONS, SERVICES
 
 if TYPE_CHECKING:
+    from .broken import Broken
     from .judge import Figures
     from .play import Result
 
@@ -30,6 +31,7 @@ JOB = {
     "well": "has ended well",
     "badly": "has failed",
     "forgotten": "has ended well and is forgotten",
+    "badly forgotten": "has failed and is forgotten",
 }
 
 Cells = Mapping[tuple[str, str, str, str], "Result"]
@@ -159,6 +161,19 @@ def _summary(results: Sequence[Result]) -> list[str]:
         ]
         out.append("| " + " | ".join([NAMES[implementation], *map(str, figures)]) + " |")
     return out
+
+
+def rules_told(rules: Iterable[Broken]) -> list[str]:
+    """The rules that are broken on purpose, as a table, with the rows that are played."""
+    return [
+        *_table_head(["the rule that was broken", "rows that were played"]),
+        *(
+            f"| {rule.rule} | "
+            + "; ".join(f"`{row}` ({service.upper()}, {JOB[fate]})" for row, fate, service in rule.rows)
+            + " |"
+            for rule in rules
+        ),
+    ]
 
 
 def _table_head(header: Sequence[str]) -> list[str]:

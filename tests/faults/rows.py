@@ -16,9 +16,10 @@ from . import steps as s
 if TYPE_CHECKING:
     from .judge import Figures, Reported
 
-FATES = ("runs on", "well", "badly", "forgotten")
+FATES = ("runs on", "well", "badly", "forgotten", "badly forgotten")
 """What the job has come to when it is asked about: it runs on and ends well later, has ended well, has failed
-(the one after it ends well), has ended well and is forgotten by AWS (ECS only: EMR does not forget steps)."""
+(the one after it ends well), has ended well or failed and is forgotten by AWS (ECS only: EMR does not forget
+steps)."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,8 @@ class Row:
 
     def applies(self, service: str, fate: str) -> bool:
         """Whether there is such a case."""
-        return (
-            service in self.services and fate in self.fates and not (service == "emr" and fate == "forgotten")
-        )
+        forgets = service == "ecs" or "forgotten" not in fate
+        return service in self.services and fate in self.fates and forgets
 
     def ideal(self, fate: str) -> Wanted:
         """What anybody would want."""
@@ -146,8 +146,14 @@ DOWN = "The same while no triggerer runs, which comes back later"
 API = "The API server is away"
 AWS = "AWS is in trouble"
 
-KILLED = {"runs on": ONE_RETRY, "well": ONE_RETRY, "badly": FAILED_ONCE, "forgotten": ONE_RETRY}
-WATCHED = {"badly": FAILED_ONCE}
+KILLED = {
+    "runs on": ONE_RETRY,
+    "well": ONE_RETRY,
+    "badly": FAILED_ONCE,
+    "forgotten": ONE_RETRY,
+    "badly forgotten": FAILED_ONCE,
+}
+WATCHED = {"badly": FAILED_ONCE, "badly forgotten": FAILED_ONCE}
 
 
 def _told_row(row_id: str, group: str, what: str, act: s.Step, *, down: bool = False, **more: Any) -> Row:
@@ -222,7 +228,7 @@ ROWS: Sequence[Row] = (
         KILL,
         "on resume, before the result is stored",
         (s.gate("resumed"), s.start, s.watched, s.end_and_show, s.held, s.forget, s.kill_task, s.end),
-        ("well", "badly", "forgotten"),
+        ("well", "badly", "forgotten", "badly forgotten"),
         wanted=KILLED,
         note=COUNTED,
         impossible=(FORGOTTEN,),
@@ -566,8 +572,8 @@ ROWS: Sequence[Row] = (
     Row(
         "looks-500",
         AWS,
-        "looks are answered by errors 500 for half a minute",
-        (s.start, s.watched, s.trouble("looks"), s.troubled, s.fate, s.for_a_while(30, 15), s.calm, s.end),
+        "looks are answered by errors 500 for a minute",
+        (s.start, s.watched, s.trouble("looks"), s.troubled, s.fate, s.for_a_while(60, 15), s.calm, s.end),
         ("runs on", "well"),
         own_cluster=True,
         variant="broken",
@@ -650,12 +656,21 @@ ROWS: Sequence[Row] = (
     Row(
         "late-listing",
         AWS,
-        "the task is killed after AWS has accepted the job, which is listed four seconds late",
-        (s.listed_late(4), s.hold_answer, s.start, s.held, s.kill_task, s.end),
+        "the task is killed after AWS has accepted the job, which is listed when the next try has begun",
+        (
+            s.hold_answer,
+            s.start,
+            s.held,
+            s.gate("execute"),
+            s.kill_task,
+            s.next_held,
+            s.listed_late(4),
+            s.go_on,
+            s.end,
+        ),
         wanted={"runs on": ONE_RETRY},
         note=COUNTED,
         own_cluster=True,
-        plan={"ecs": {"visible_after_seconds": 4.0}},
         hardest="emr",
     ),
 )

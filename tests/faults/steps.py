@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
@@ -78,7 +78,7 @@ class Case:
 
     @property
     def variant(self) -> str:
-        if self.fate == "forgotten" and self.row.variant == "plain":
+        if "forgotten" in self.fate and self.row.variant == "plain":
             return "forgetful"
         return self.row.variant
 
@@ -304,22 +304,21 @@ def failed(case: Case) -> None:
 
 def fate(case: Case) -> None:
     """Let happen to the live jobs what this case is about."""
-    {"runs on": _nothing, "well": end_well, "badly": end_badly, "forgotten": end_forgotten}[case.fate](case)
+    if case.fate != "runs on":
+        end_and_show(case)
+        forget(case)
 
 
 def end_and_show(case: Case) -> None:
-    """The same, but AWS does not forget it yet."""
-    end_badly(case) if case.fate == "badly" else end_well(case)
+    """End live jobs as this case is about, and let AWS not forget them yet."""
+    end_badly(case) if "badly" in case.fate else end_well(case)
 
 
 def forget(case: Case) -> None:
     """Let AWS forget the ended jobs, if that is what this case is about."""
-    for job in case.jobs if case.fate == "forgotten" else ():
-        case.stage.aws.ecs.forget(job.arn)
-
-
-def _nothing(case: Case) -> None:
-    del case
+    if "forgotten" in case.fate:
+        for job in case.jobs:
+            case.stage.aws.ecs.forget(job.arn)
 
 
 def end_well(case: Case, job: Any = None) -> None:
@@ -339,13 +338,6 @@ def end_badly(case: Case) -> None:
             case.stage.aws.emr.finish(job.id, "FAILED")
         else:
             case.stage.aws.ecs.finish(job.arn, 3)
-
-
-def end_forgotten(case: Case) -> None:
-    """End live jobs well, and let AWS forget them at once (ECS; EMR does not forget steps)."""
-    for job in case.live:
-        case.stage.aws.ecs.finish(job.arn)
-        case.stage.aws.ecs.forget(job.arn)
 
 
 def stopped_by_hand(case: Case) -> None:
@@ -399,6 +391,11 @@ def hold_answer(case: Case) -> None:
     case.hold = case.stage.aws.hold(operation, case.name)
 
 
+def next_held(case: Case) -> None:
+    """Wait until the next try waits at the gate that is closed now."""
+    case.waits_at(case.closed)
+
+
 def held(case: Case) -> None:
     """Wait until the task waits where it was told to."""
     if case.hold:
@@ -436,9 +433,10 @@ def _signal(case: Case, number: int, pids: tuple[int, ...]) -> None:
 
 
 def go_on(case: Case) -> None:
-    """Open the gate and let answers go."""
+    """Let the answer go that is held, or open the gate."""
     if case.hold:
         case.hold.released.set()
+        case.hold = None
     elif case.closed:
         case.open(case.closed)
 
@@ -595,10 +593,16 @@ def for_a_while(seconds: float, brief: float, *, met: bool = True) -> Step:
 
 
 def listed_late(seconds: float) -> Step:
-    """Let lists show a new job that many seconds late."""
+    """Let AWS show its job only when that many seconds more have passed."""
 
     def late(case: Case) -> None:
-        case.stage.aws.lags[case.address] = seconds
+        (job,) = case.jobs
+        since_made = time.time() - job.created + seconds
+        if case.service == "emr":
+            case.stage.aws.lags[case.address] = since_made
+        else:
+            task = case.stage.aws.ecs._tasks[job.arn]
+            task.plan = replace(task.plan, visible_after_seconds=since_made)
 
     return named(late, f"listed {seconds:.0f} seconds late")
 
@@ -724,5 +728,6 @@ def story(case: Case) -> str:
 def clean_up(case: Case) -> None:
     """Leave nothing behind that could trouble the cases after this one."""
     calm(case)
-    go_on(case)
+    go_on(case)  # the answer that is held, if there is one
+    go_on(case)  # then the gate
     end_well(case)

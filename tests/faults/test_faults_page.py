@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from faults.broken import RULES
+from faults.broken import NOT_OURS, RULES
 from faults.judge import Figures
 from faults.play import Result, all_cases, representative
-from faults.report import BROKEN, NAMED, PERFECT, REPORTED, lines, markdown, sign
+from faults.report import BROKEN, NAMED, PERFECT, REPORTED, lines, markdown, rules_told, sign
 from faults.rows import BY_ID, COUNTED, ROWS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
@@ -26,9 +26,14 @@ def test_every_word_of_the_table_is_on_the_page():
         assert f"`{shown}`" in PAGE
 
 
-def test_every_rule_that_was_broken_is_on_the_page():
-    for rule in RULES:
-        assert f"| {rule.rule} |" in PAGE
+def test_every_rule_that_is_broken_is_on_the_page_with_its_rows():
+    assert "\n".join(rules_told(RULES)) in PAGE
+
+
+def test_every_row_without_a_rule_is_on_the_page():
+    for row, why in NOT_OURS.items():
+        assert f"`{row}`" in PAGE
+        assert why in PAGE
 
 
 def result(row, figures, implementation="ours", note=""):
