@@ -278,7 +278,6 @@ def make_certificates(folder: Path) -> None:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
     def signed(name: str, key: Any, by: Any, *extensions: tuple[x509.ExtensionType, bool]) -> bytes:
-        ids = (x509.SubjectKeyIdentifier.from_public_key, x509.AuthorityKeyIdentifier.from_issuer_public_key)
         builder = (
             x509.CertificateBuilder()
             .subject_name(named(name))
@@ -288,8 +287,9 @@ def make_certificates(folder: Path) -> None:
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(days=1))
         )
-        identified = [(make(of.public_key()), False) for make, of in zip(ids, (key, by), strict=True)]
-        for extension, critical in (*extensions, *identified):
+        its_own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        issuers = x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key())
+        for extension, critical in (*extensions, (its_own, False), (issuers, False)):
             builder = builder.add_extension(extension, critical)
         return builder.sign(by, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
