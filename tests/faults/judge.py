@@ -114,8 +114,11 @@ def figures(seen: Seen) -> Figures:
 
 
 def _wronged(job: RemoteJob, seen: Seen) -> bool:
-    """Whether a job was cancelled while it was the only one and nobody had given it up."""
-    if job.cancelled is None or job.by_hand or job.outcome in ("succeeded", "failed"):
+    """Whether somebody asked for a job's end while it was the only one and nobody had given it up.
+
+    Also if it was fast enough to end well before that took effect.
+    """
+    if job.cancelled is None or job.by_hand or (job.ended is not None and job.ended <= job.cancelled):
         return False  # nobody cancelled it, or it had ended before that
     if any(act.what in GIVES_UP and job.made <= act.at <= job.cancelled for act in seen.acts):
         return False

@@ -48,6 +48,7 @@ CLEARED = [Act(25, "clear")]
         pytest.param([stopped(25)], [Act(24, "deadline")], 0, id="its time was up"),
         pytest.param([replace(WELL, cancelled=25)], [], 0, id="it had ended before"),
         pytest.param([replace(LIVE, cancelled=25)], [], 1, id="it has not stopped yet"),
+        pytest.param([replace(WELL, cancelled=19)], [], 1, id="it was faster, but the end was asked for"),
         pytest.param([LIVE, stopped(25, "job-2", made=22)], [], 0, id="a duplicate: the other one lives on"),
         pytest.param([WELL, stopped(25, "job-2", made=22)], [], 1, id="the other one had ended before"),
         pytest.param(
