@@ -88,7 +88,10 @@ class ContainerPlan:
 
 @dataclass
 class FakeContainer:
-    """What really became of one container. Times are seconds since 1970."""
+    """What really became of one container. Times are seconds since 1970.
+
+    :ivar grace: seconds that a stop has given it before it would be killed; ``None`` without a stop.
+    """
 
     id: str
     name: str
@@ -101,6 +104,7 @@ class FakeContainer:
     started: float | None = None
     finished: float | None = None
     out_of_memory: bool = False
+    grace: int | None = None
     log: list[tuple[int, str]] = field(default_factory=list)
 
     @property
@@ -399,8 +403,9 @@ class FakeDocker:
         self.write(one.id, *one.plan.lines)
         return 204, b""
 
-    def _do_stop(self, name: str, *_: Any) -> tuple[int, Any]:
+    def _do_stop(self, name: str, query: dict[str, str], _: Any) -> tuple[int, Any]:
         one = self._get(name)
+        one.grace = int(query.get("t", 10))
         if one.status != "running":
             return 304, b""
         self._event(one, "kill", signal="15")

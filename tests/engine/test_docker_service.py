@@ -379,6 +379,12 @@ def test_what_ends_as_it_is_to_be_stopped_does_not_become_cancelled(engine):
     assert look(engine, job).phase is Phase.SUCCEEDED
 
 
+def test_a_container_gets_the_grace_that_it_was_started_with_whoever_stops_it(engine):
+    job = service(engine, stop_timeout=7).submit(CLAIM)
+    service(engine, stop_timeout=3).cancel(job, "a later try, or the sweep, asks for it")
+    assert engine.containers[job.id].grace == 7
+
+
 def test_a_cancel_does_not_wait_for_ever(engine, monkeypatch):
     monkeypatch.setattr(ours, "_LONGEST_STOP", 0.05)
     job = service(engine).submit(CLAIM)
