@@ -177,6 +177,13 @@ def test_the_engine_that_took_the_container_is_where_it_is_looked_for(engine, sp
     assert not spare.live()
 
 
+def test_an_engine_that_has_gone_since_is_passed_over(engine, spare):
+    both = service(engine, spare)
+    assert both.submit(CLAIM).scope == engine.url
+    engine.close()
+    assert both.submit(OTHER).scope == spare.url
+
+
 def test_an_engine_that_is_away_may_have_the_container_unless_it_lives_elsewhere(engine, spare):
     service(engine).submit(CLAIM)
     engine.close()
@@ -291,6 +298,14 @@ def test_an_image_is_pulled_when_the_engine_does_not_have_it(engine):
 def test_an_image_that_nobody_has_is_refused(engine):
     with pytest.raises(SubmitRefused, match="manifest unknown"):
         service(engine, image="nosuch:1").submit(CLAIM)
+
+
+def test_an_image_is_pulled_once_for_a_submit_also_when_the_engine_misses_it_still(engine):
+    engine.fail_next("create", status=404, message="No such image: etl:7", times=None)
+    engine.registry.add("etl:7")
+    with pytest.raises(SubmitRefused, match="No such image"):
+        service(engine).submit(CLAIM)
+    assert engine.calls.count("pull") == 1
 
 
 def test_a_registry_that_is_away_is_waited_for(engine):
