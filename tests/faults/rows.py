@@ -663,7 +663,7 @@ ROWS: Sequence[Row] = (
             s.held,
             s.gate("execute"),
             s.kill_task,
-            s.next_held,
+            s.held,
             s.listed_late(4),
             s.go_on,
             s.end,

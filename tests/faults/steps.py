@@ -391,13 +391,8 @@ def hold_answer(case: Case) -> None:
     case.hold = case.stage.aws.hold(operation, case.name)
 
 
-def next_held(case: Case) -> None:
-    """Wait until the next try waits at the gate that is closed now."""
-    case.waits_at(case.closed)
-
-
 def held(case: Case) -> None:
-    """Wait until the task waits where it was told to."""
+    """Wait until the task waits where it was told to: for an answer that is held, else at the closed gate."""
     if case.hold:
         case.until(case.hold.reached.is_set, "AWS has accepted the job")
         case.processes = case.waits_at("runs")
