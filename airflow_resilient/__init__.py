@@ -1,7 +1,7 @@
-"""Operators, sensors and triggers for Apache Airflow that keep working when what is around them breaks.
+"""Operators, sensors and triggers for Apache Airflow that survive failures of what they depend on.
 
-Every public name is importable from here and is loaded when it is first used, because DAG files are
-parsed all day.
+Every public name can be imported from here. It is loaded at its first use, because DAG files are parsed all
+the time. The names of the services come from the registry.
 """
 
 from __future__ import annotations
@@ -10,129 +10,92 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .aws import AwsAccess as AwsAccess
-    from .docker import DockerOperator as DockerOperator
-    from .ecs import EcsRunTaskOperator as EcsRunTaskOperator
-    from .ecs import EcsTaskStateSensor as EcsTaskStateSensor
-    from .emr import EmrAddStepsOperator as EmrAddStepsOperator
-    from .emr import EmrStepSensor as EmrStepSensor
-    from .errors import (
-        InvalidParameter as InvalidParameter,
-    )
-    from .errors import (
-        JobCancelled as JobCancelled,
-    )
-    from .errors import (
-        JobError as JobError,
-    )
-    from .errors import (
-        JobFailed as JobFailed,
-    )
-    from .errors import (
-        JobLost as JobLost,
-    )
-    from .errors import (
-        JobTimeout as JobTimeout,
-    )
-    from .errors import (
-        NoCapacity as NoCapacity,
-    )
-    from .errors import (
-        NotSubmitted as NotSubmitted,
-    )
-    from .errors import (
-        ResilientError as ResilientError,
-    )
-    from .errors import (
-        SubmitRefused as SubmitRefused,
-    )
-    from .errors import (
-        Unobservable as Unobservable,
-    )
-    from .jobs import (
-        Cause as Cause,
-    )
-    from .jobs import (
-        Claim as Claim,
-    )
-    from .jobs import (
-        Job as Job,
-    )
-    from .jobs import (
-        Phase as Phase,
-    )
-    from .jobs import (
-        RemoteJobs as RemoteJobs,
-    )
-    from .latest_only import (
-        LatestOnlyIntervalOperator as LatestOnlyIntervalOperator,
-    )
-    from .latest_only import (
-        is_latest as is_latest,
-    )
-    from .operators import (
-        LogTail as LogTail,
-    )
-    from .operators import (
-        RemoteJobOperator as RemoteJobOperator,
-    )
-    from .operators import (
-        RemoteJobSensor as RemoteJobSensor,
-    )
-    from .orphans import OrphanSweepOperator as OrphanSweepOperator
-    from .timezones import (
-        LocalTime as LocalTime,
-    )
-    from .timezones import (
-        local as local,
-    )
-    from .timezones import (
-        local_filters as local_filters,
-    )
-    from .timezones import (
-        local_macros as local_macros,
-    )
+    from .aws.access import AwsAccess as AwsAccess
+    from .core.job import Cause as Cause
+    from .core.job import Claim as Claim
+    from .core.job import Job as Job
+    from .core.job import LogTail as LogTail
+    from .core.job import Phase as Phase
+    from .core.polling import PollPolicy as PollPolicy
+    from .core.service import AccessOption as AccessOption
+    from .core.service import Budget as Budget
+    from .core.service import JobEvent as JobEvent
+    from .core.service import RemoteService as RemoteService
+    from .core.service import ServiceInfo as ServiceInfo
+    from .core.service import Way as Way
+    from .errors import InvalidParameter as InvalidParameter
+    from .errors import JobCancelled as JobCancelled
+    from .errors import JobError as JobError
+    from .errors import JobFailed as JobFailed
+    from .errors import JobLost as JobLost
+    from .errors import JobTimeout as JobTimeout
+    from .errors import JobUnreachable as JobUnreachable
+    from .errors import NoCapacity as NoCapacity
+    from .errors import NotSubmitted as NotSubmitted
+    from .errors import ResilientError as ResilientError
+    from .errors import SubmitRefused as SubmitRefused
+    from .operations.orphans import OrphanSweepOperator as OrphanSweepOperator
+    from .operators import RemoteJobOperator as RemoteJobOperator
+    from .scheduling.latest_only import LatestOnlyIntervalOperator as LatestOnlyIntervalOperator
+    from .scheduling.latest_only import LatestOnlyOperator as LatestOnlyOperator
+    from .scheduling.latest_only import is_latest as is_latest
+    from .scheduling.timezones import LocalTime as LocalTime
+    from .scheduling.timezones import local as local
+    from .scheduling.timezones import local_filters as local_filters
+    from .scheduling.timezones import local_macros as local_macros
+    from .sensors import RemoteJobSensor as RemoteJobSensor
+    from .services.docker.operator import DockerOperator as DockerOperator
+    from .services.ecs.operator import EcsRunTaskOperator as EcsRunTaskOperator
+    from .services.ecs.sensor import EcsTaskStateSensor as EcsTaskStateSensor
+    from .services.emr_steps.operator import EmrAddStepsOperator as EmrAddStepsOperator
+    from .services.emr_steps.sensor import EmrStepSensor as EmrStepSensor
     from .triggers import RemoteJobTrigger as RemoteJobTrigger
-    from .watch import Patience as Patience
 
-_HOME = {
-    "AwsAccess": "aws",
-    "Cause": "jobs",
-    "Claim": "jobs",
-    "DockerOperator": "docker",
-    "EcsRunTaskOperator": "ecs",
-    "EcsTaskStateSensor": "ecs",
-    "EmrAddStepsOperator": "emr",
-    "EmrStepSensor": "emr",
+_HOMES = {
+    "AccessOption": "core.service",
+    "AwsAccess": "aws.access",
+    "Budget": "core.service",
+    "Cause": "core.job",
+    "Claim": "core.job",
     "InvalidParameter": "errors",
-    "Job": "jobs",
+    "Job": "core.job",
     "JobCancelled": "errors",
     "JobError": "errors",
+    "JobEvent": "core.service",
     "JobFailed": "errors",
     "JobLost": "errors",
     "JobTimeout": "errors",
-    "LatestOnlyIntervalOperator": "latest_only",
-    "LocalTime": "timezones",
-    "LogTail": "operators",
+    "JobUnreachable": "errors",
+    "LatestOnlyIntervalOperator": "scheduling.latest_only",
+    "LatestOnlyOperator": "scheduling.latest_only",
+    "LocalTime": "scheduling.timezones",
+    "LogTail": "core.job",
     "NoCapacity": "errors",
     "NotSubmitted": "errors",
-    "OrphanSweepOperator": "orphans",
-    "Patience": "watch",
-    "Phase": "jobs",
+    "OrphanSweepOperator": "operations.orphans",
+    "Phase": "core.job",
+    "PollPolicy": "core.polling",
     "RemoteJobOperator": "operators",
-    "RemoteJobSensor": "operators",
+    "RemoteJobSensor": "sensors",
     "RemoteJobTrigger": "triggers",
-    "RemoteJobs": "jobs",
+    "RemoteService": "core.service",
     "ResilientError": "errors",
+    "ServiceInfo": "core.service",
     "SubmitRefused": "errors",
-    "Unobservable": "errors",
-    "is_latest": "latest_only",
-    "local": "timezones",
-    "local_filters": "timezones",
-    "local_macros": "timezones",
+    "Way": "core.service",
+    "is_latest": "scheduling.latest_only",
+    "local": "scheduling.timezones",
+    "local_filters": "scheduling.timezones",
+    "local_macros": "scheduling.timezones",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605 - one list, kept in one place
+
+def _homes() -> dict[str, str]:
+    """Public names, and the full names of the modules that define them."""
+    from .registry import public_names
+
+    own = {name: f"{__name__}.{module}" for name, module in _HOMES.items()}
+    return own | public_names()
 
 
 def __getattr__(name: str) -> Any:
@@ -140,12 +103,18 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("airflow-resilient")
-    if name not in _HOME:
+    if name == "__all__":
+        return sorted(_homes())
+    if name in _HOMES:  # without loading the services
+        module = f"{__name__}.{_HOMES[name]}"
+    elif name.startswith("_") or name not in _homes():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    else:
+        module = _homes()[name]
+    value = getattr(import_module(module), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*sorted(_homes()), "__version__"]

@@ -1,16 +1,19 @@
-"""Every import and behaviour that depends on the version of Airflow. Nothing else may ask for the version.
+"""Every import and behaviour that depends on the version of Airflow. No other module asks for the version.
 
-Light to import: what is heavy (triggers, XCom) is imported where it is used.
+Fast to import: heavy modules (triggers, XCom) are imported where they are used.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -24,7 +27,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from .threads import in_own_thread
+from .core.threads import contained, in_own_thread
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,25 +43,33 @@ __all__ = [
     "TaskDeferred",
     "airflow_version",
     "base_url",
+    "calling_task",
     "calls_on_kill",
     "conf",
     "current_context",
     "earlier_runs",
     "earlier_runs_that_passed",
+    "hearing_kill",
     "hostname",
     "in_thread",
+    "interrupts",
+    "is_same_task",
     "recall",
     "remember",
     "sees_earlier_runs",
     "state_of",
     "stats",
+    "with_task_instance",
+    "works_on",
 ]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
 def airflow_version() -> tuple[int, int]:
-    """Major and minor version of the Airflow that runs, for example ``(3, 3)``."""
+    """Major and minor version of the installed Airflow, for example ``(3, 3)``."""
     from airflow import __version__
 
     major, minor = __version__.split(".")[:2]
@@ -66,26 +77,21 @@ def airflow_version() -> tuple[int, int]:
 
 
 def base_url() -> str:
-    """What users type to see this Airflow: ``[api] base_url``, on 2.11 the webserver's; may be empty."""
+    """The base URL of this Airflow: ``[api] base_url``, on 2.11 the webserver's; may be empty."""
     section = "api" if airflow_version() >= (3, 0) else "webserver"
     return str(conf.get(section, "base_url", fallback="") or "")
 
 
-def enforces_timeout_over_deferrals() -> bool:
-    """Whether Airflow itself counts ``execution_timeout`` from the first start of a try: 2.x does."""
-    return airflow_version() < (3, 0)
-
-
 def calls_on_kill() -> bool:
-    """Whether Airflow calls a trigger's ``on_kill`` when a person ends its task instance: from 3.3 on.
+    """Whether Airflow calls a trigger's ``on_kill`` when a user ends its task instance: from 3.3 on.
 
-    Before, the trigger is stopped without a word, as it also is when the triggerer stops.
+    Before, the trigger is only cancelled, as it also is when the triggerer stops.
     """
     return airflow_version() >= (3, 3)
 
 
 def deferral_failed(next_method: str) -> bool:
-    """Whether a resume only reports that the trigger timed out or crashed.
+    """Whether a task was resumed only because its trigger timed out or crashed.
 
     Source: ``TRIGGER_FAIL_REPR`` in ``airflow/sdk/bases/operator.py`` (3.x) and
     ``airflow/models/baseoperator.py`` (2.11).
@@ -94,27 +100,27 @@ def deferral_failed(next_method: str) -> bool:
 
 
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
-    """`in_own_thread`, for functions that may ask Airflow for a connection.
+    """`in_own_thread`, for functions that may request a connection from Airflow.
 
-    Before Airflow 3.3 a trigger's thread can reach connections only through asgiref's bridge, so that is used
+    Before Airflow 3.3 a trigger's thread can get connections only through asgiref's bridge, which is used
     there. Source: ``TriggerCommsDecoder.send`` in ``airflow/jobs/triggerer_job_runner.py``.
     """
     if (3, 0) <= airflow_version() < (3, 3):
         from asgiref.sync import sync_to_async
 
-        # Shielded: a trigger that is cancelled must not take along a question that has been sent. On 3.0 and
-        # 3.1 its answer would be taken for the next one's, and the triggerer dies ("Response read out of
-        # order").
-        asking = asyncio.ensure_future(sync_to_async(function, thread_sensitive=False)(*args))
-        return await asyncio.shield(asking)
+        # Shielded: a trigger that is cancelled must not cancel a request that has been sent. On 3.0 and 3.1
+        # its response would be taken for that of the next request, and the triggerer dies ("Response read
+        # out of order").
+        call = asyncio.ensure_future(sync_to_async(contained, thread_sensitive=False)(function, *args))
+        return await asyncio.shield(call)
     return await in_own_thread(function, *args)
 
 
 def stats() -> Any:
-    """Airflow's metrics in this process: something with ``incr`` and ``gauge``.
+    """Airflow's metrics client of this process: an object with ``incr`` and ``gauge``.
 
-    Its place has moved. In a triggerer of Airflow 3 it must be the core's, which that process sets up; the
-    Task SDK has one of its own, for tasks. Source: ``TriggererJobRunner._execute``.
+    Its module has moved. A triggerer of Airflow 3 needs the core's, which that process configures; the Task
+    SDK has its own, for tasks. Source: ``TriggererJobRunner._execute``.
     """
     if airflow_version() >= (3, 2):
         from airflow.observability import stats as module
@@ -124,7 +130,7 @@ def stats() -> Any:
 
 
 def hostname() -> str:
-    """The name of this machine, as Airflow tells it."""
+    """The name of this machine, as Airflow reports it."""
     from airflow.utils.net import get_hostname
 
     return str(get_hostname())  # type: ignore[no-untyped-call]
@@ -158,11 +164,10 @@ def recall(ti: Any, key: str) -> Any:
 
 
 def state_of(ti: Any) -> str | None:
-    """The state of a task instance by Airflow's record, asked from its trigger (blocking).
+    """The state of a task instance in Airflow's database, read from its trigger or its worker (blocking).
 
     :return: ``"deferred"``, ``"failed"`` ...; ``None`` when it has none (cleared) or does not exist (run
         deleted).
-    :raises LookupError: this version of Airflow does not tell.
     """
     if airflow_version() < (3, 0):
         from airflow.models.taskinstance import TaskInstance
@@ -187,19 +192,129 @@ def state_of(ti: Any) -> str | None:
     return None if state is None else str(getattr(state, "value", state))
 
 
-def started_before(context: Context) -> bool:
-    """Whether Airflow has begun this very try before and begins it again, without what it remembered.
+def with_task_instance(context: Any) -> Context:
+    """The context of ``execute``, completed where somebody calls it with an empty one, or a part of one.
 
-    From 3.1.7 on, a worker that cannot load the DAG (a broken deploy, a bundle that is not there yet) sends
-    the task instance back; a try that was to go on after a deferral then starts from its beginning, under the
-    same number. Source: ``_maybe_reschedule_startup_failure`` in Airflow's ``task_runner.py``
+    :raises RuntimeError: there is none, because no task runs in this process.
+    """
+    missing = [name for name in ("ti", "task", "dag_run") if name not in (context or {})]
+    if not missing:
+        return cast("Context", context)
+    current: Any = current_context()
+    return cast("Context", {**context, **{name: current[name] for name in missing}} if context else current)
+
+
+def is_same_task(operator: Any, task: Any) -> bool:
+    """Whether `task`, the task of a context, is this very operator, or what it was made from.
+
+    A mapped task becomes an operator for each of its task instances, and 2.11 runs a copy of the operator
+    that the DAG file has made. Source: ``unmap`` of ``MappedOperator``, and ``prepare_for_execution``.
+    """
+    if task is operator:
+        return True
+    kind = getattr(task, "operator_class", None) or type(task)
+    return kind is type(operator) and task.task_id == operator.task_id
+
+
+def calling_task(operator: Any, context: Context) -> Any:
+    """The task that calls ``execute`` of an operator that is not its own; ``None``: it is its own."""
+    tasks = (getattr(context["ti"], "task", None), context["task"])
+    if any(is_same_task(operator, task) for task in tasks if task is not None):
+        return None
+    return next(task for task in reversed(tasks) if task is not None)
+
+
+_HEARING = threading.Lock()
+
+
+@contextmanager
+def hearing_kill(context: Context, call: Callable[[], object]) -> Iterator[None]:
+    """Let `call` be called, too, when Airflow calls ``on_kill`` of the task that runs in this process.
+
+    Airflow calls it in a signal handler, in the main thread, and only for the task that it knows: neither for
+    an operator that is called inside of it, nor where a subclass overrides ``on_kill`` without ``super()``.
+    Source: ``_on_term`` in ``airflow/sdk/execution_time/task_runner.py`` (3.x), ``signal_handler`` in
+    ``airflow/models/taskinstance.py`` (2.11).
+
+    :param call: must not wait for anything, not even for a lock.
+    """
+    task: Any = getattr(context["ti"], "task", None) or context["task"]
+    kept: dict[str, Any] = vars(task)
+    with _HEARING:
+        listeners = kept.setdefault(_LISTENERS, [])
+        if not listeners:
+            original = task.on_kill
+
+            def on_kill() -> Any:
+                for each in tuple(listeners):
+                    each()
+                return original()
+
+            kept[_OWN_ON_KILL] = kept.get("on_kill")  # that a user has set on this very object
+            kept["on_kill"] = on_kill
+        listeners.append(call)
+    try:
+        yield
+    finally:
+        with _HEARING:
+            listeners.remove(call)
+            if not listeners:
+                kept.pop("on_kill", None)
+                if (own := kept.pop(_OWN_ON_KILL, None)) is not None:
+                    kept["on_kill"] = own
+                kept.pop(_LISTENERS, None)
+
+
+_LISTENERS, _OWN_ON_KILL = "_airflow_resilient_on_kill", "_airflow_resilient_own_on_kill"
+
+
+def interrupts() -> tuple[type[BaseException], ...]:
+    """What Airflow raises in the middle of a task, first that of ``execution_timeout``.
+
+    From 3.0 on, SIGTERM raises nothing; on 2.11 the signal handler raises ``AirflowTaskTerminated``.
+    """
+    if airflow_version() >= (3, 2):
+        from airflow.sdk.exceptions import AirflowTaskTerminated, AirflowTaskTimeout
+    else:
+        from airflow.exceptions import (  # type: ignore[no-redef]
+            AirflowTaskTerminated,
+            AirflowTaskTimeout,
+        )
+    return AirflowTaskTimeout, AirflowTaskTerminated, SystemExit, KeyboardInterrupt
+
+
+def works_on(ti: Any) -> bool:
+    """Whether this try, which is on a worker, has no successor yet, as far as Airflow tells (blocking).
+
+    After a lost heartbeat the worker may go on for a while beside the next try. When that one waits for its
+    turn, or has deferred, the task instance has another state than one that runs; when it runs, too, the two
+    cannot be distinguished here.
+
+    :return: ``True`` also where the state cannot be read (no connection to Airflow).
+    """
+    of_a_successor = {"up_for_retry", "queued", "deferred"}
+    if airflow_version() >= (3, 0):  # in `dag.test` of 2.11 it is the state of the try itself
+        of_a_successor.add("scheduled")
+    try:
+        return state_of(ti) not in of_a_successor
+    except Exception as error:  # noqa: BLE001 - whatever it is, the state is unknown
+        log.debug("cannot read the state of %s.%s: %s", ti.dag_id, ti.task_id, error)
+        return True
+
+
+def started_before(context: Context) -> bool:
+    """Whether Airflow has started this very try before and starts it again, without the try's memory.
+
+    From 3.1.7 on, a worker that cannot load the DAG (a broken deploy, a bundle that is not available yet)
+    reschedules the task instance; a try that was to resume after a deferral then starts from the beginning,
+    with the same number. Source: ``_maybe_reschedule_startup_failure`` in Airflow's ``task_runner.py``
     and ``TIRescheduleStatePayload`` in the execution API's ``task_instances.py``.
     """
     return bool(context.get("task_reschedule_count"))
 
 
 def run_start(context: Context) -> float:
-    """Start of the DAG run in seconds since 1970; 0 when it is not known (``dag.test``)."""
+    """Start of the DAG run in seconds since 1970; 0 when it is unknown (``dag.test``)."""
     run: Any = context["dag_run"]
     started = getattr(run, "start_date", None)
     return started.timestamp() if started else 0.0
@@ -213,7 +328,7 @@ def current_context() -> Context:
 
 
 def sees_earlier_runs() -> bool:
-    """Whether a task can ask for the DAG runs before its own.
+    """Whether a task can query the DAG runs before its own.
 
     Airflow 3.0.0 to 3.0.5 cannot: their task instances have no ``get_previous_dagrun``.
     Source: ``RuntimeTaskInstance`` in ``airflow/sdk/execution_time/task_runner.py``.
@@ -225,8 +340,8 @@ def sees_earlier_runs() -> bool:
 
 
 @dataclass(frozen=True)
-class _AskedFrom:
-    """Stands in for a task instance of another run in ``get_previous_dagrun``, which reads only these."""
+class _OtherTaskInstance:
+    """A task instance of another run, for ``get_previous_dagrun``, which reads only these attributes."""
 
     dag_id: str
     logical_date: datetime
@@ -238,11 +353,11 @@ class _AskedFrom:
 def _run_before(context: Context, moment: datetime) -> Any:
     """The DAG run with the latest logical date before `moment`, of any type, or ``None`` (Airflow 3)."""
     ti: Any = context["ti"]
-    return type(ti).get_previous_dagrun(_AskedFrom(ti.dag_id, moment))
+    return type(ti).get_previous_dagrun(_OtherTaskInstance(ti.dag_id, moment))
 
 
 def earlier_runs(context: Context) -> Iterator[Any]:
-    """DAG runs with an earlier logical date, latest first; one query each, made when it is asked for.
+    """DAG runs with an earlier logical date, latest first; each is queried when the iterator reaches it.
 
     On 2.11 manual runs are left out, on 3.x they are not.
     """
@@ -256,12 +371,13 @@ def earlier_runs(context: Context) -> Iterator[Any]:
 
 
 def earlier_runs_that_passed(context: Context) -> Iterator[Any]:
-    """`earlier_runs` in which this very task instance, same map index, has succeeded."""
+    """`earlier_runs` in which this task, with the same map index, has succeeded."""
     ti: Any = context["ti"]
     map_index = -1 if ti.map_index is None else ti.map_index
     if hasattr(ti, "get_previous_ti") and airflow_version() >= (3, 2):
         moment = context["dag_run"].logical_date
-        # One query for the task instance, one for its run: however many runs did not pass in between.
+        # Two queries for each run: its task instance, then the run. Runs in between that did not pass cost
+        # none.
         while moment and (
             other := ti.get_previous_ti(state="success", logical_date=moment, map_index=map_index)
         ):

@@ -1,382 +1,361 @@
-"""The one trigger: it watches remote jobs until they end and reports what it saw. It decides nothing."""
+"""The only trigger: it watches remote jobs until they end and reports their state. It decides nothing."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import json
 import sys
 import time
 import weakref
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from . import compat, settings
-from .budget import DEFAULT_BUDGET, shared_bucket
-from .jobs import Job, RemoteJobs
-from .sidecars import start_sidecars
-from .watch import Patience, SharedWatch
+from . import compat
+from .background import shared_watch
+from .core.decide import should_cancel
+from .core.job import Claim, Job, Phase, known_fields
+from .core.polling import PollPolicy, Unanswered, tell_change
+from .core.reconcile import LOG_XCOM
+from .core.text import error_text, without_passwords
+from .deployment import load_service
+from .watching.log_forwarder import LogForwarder
+
+if TYPE_CHECKING:
+    from .core.service import RemoteService
+    from .watching.shared_watch import SharedWatch
 
 T = TypeVar("T")
 
-_WATCHES: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedWatch]] = (
+_SEMAPHORES: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
     weakref.WeakKeyDictionary()
 )
-_TURNS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
 _CANCELLING: set[asyncio.Task[None]] = set()
-"""What goes on when its trigger is gone; an event loop alone does not keep its tasks alive."""
+"""Tasks that outlive their triggers; an event loop alone does not keep its tasks alive."""
 
-LOG_XCOM = "remote_job_log"
-"""Key of the XCom in which the trigger keeps how far it has forwarded the job's log."""
-LINES_AT_ONCE = 200
-"""How many lines of a log are written before other triggers have their turn."""
-LOG_DRAIN = 6.0
-"""Seconds for which the log is still read after the job's end: CloudWatch shows lines a few seconds late. A
-service's ``log_drain`` says otherwise."""
-LOG_TROUBLE = 60.0
-"""Seconds for which the end of a log is asked for, when the job has ended and its log cannot be read."""
-
-AT_ONCE = 16
-"""How many triggers that are stopped at the same time ask Airflow why, or cancel, at the same time."""
-TIME_TO_CANCEL = 8.0
-"""Seconds for which a stopping triggerer waits for answers, before Airflow 3.3."""
-CANCEL_TROUBLE = 600.0
-"""Seconds for which a cancel is sent again that could not be carried out (throttling, lost answers)."""
+MAX_CONCURRENT_CANCELS = 16
+"""Maximum number of stopped triggers that query Airflow, or cancel, at the same time."""
+SHUTDOWN_CANCEL_SECONDS = 8.0
+"""Seconds for which a stopping triggerer waits for its cancels, before Airflow 3.3."""
+MAX_CANCEL_RETRY_SECONDS = 600.0
+"""Seconds for which a cancel is retried after transient errors (throttling, lost answers)."""
 
 
-def load(service: str, address: Mapping[str, Any]) -> RemoteJobs:
-    """Build the service named ``module:Class`` from its address."""
-    module, _, name = service.partition(":")
-    made: RemoteJobs = getattr(importlib.import_module(module), name)(**address)
-    return made
-
-
-def make_watch(service: str, address: Mapping[str, Any]) -> SharedWatch:
-    """A watch that shares the budget of calls with all others of this process (blocking)."""
-    jobs, chosen = load(service, address), settings.reread()
-    budget = chosen.budget_of(getattr(jobs, "budget", DEFAULT_BUDGET))
-    account = getattr(jobs, "account", None)
-    whose = account() if account else json.dumps([service, address], sort_keys=True)
-    bucket = shared_bucket(budget, whose, chosen.api_budget_share)
-    return SharedWatch(jobs, compat.in_thread, bucket=bucket, at_once=chosen.looks_at_once)
-
-
-async def shared_watch(service: str, address: Mapping[str, Any]) -> SharedWatch:
-    """The watch of this event loop for that service and address; all triggers of a triggerer share it.
-
-    The service is made in a thread, because importing it may take long enough to hold up the loop.
-    """
-    key = json.dumps([service, address], sort_keys=True)
-    for loop in [loop for loop in _WATCHES if loop.is_closed()]:  # a watch knows its loop, so it keeps it
-        del _WATCHES[loop]
-    watches = _WATCHES.setdefault(asyncio.get_running_loop(), {})
-    if key not in watches:
-        made = await compat.in_thread(make_watch, service, address)
-        watches.setdefault(key, made)  # somebody else may have been quicker
-        start_sidecars(lambda: list(watches.values()))
-    return watches[key]
-
-
-def _one_copy_of_names(value: Any) -> Any:
-    """A copy of JSON values. Decoders make the names in objects anew each time, kilobytes for a trigger."""
+def _intern_keys(value: Any) -> Any:
+    """A copy of JSON values with interned keys: decoders create new ones, kilobytes for each trigger."""
     if isinstance(value, Mapping):
-        return {sys.intern(str(name)): _one_copy_of_names(each) for name, each in value.items()}
-    return [_one_copy_of_names(each) for each in value] if isinstance(value, list | tuple) else value
+        return {sys.intern(str(name)): _intern_keys(each) for name, each in value.items()}
+    return [_intern_keys(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def killed_by_a_person(state: str | None, on_clear: str) -> bool:
-    """Say whether a job is to be cancelled, by its task instance's state when the trigger is stopped.
-
-    Airflow (3.3) also calls `on_kill` when a triggerer wakes after its triggers were given to another one,
-    and when the trigger's own event has been taken already; before 3.3 a trigger is stopped in the same way
-    when the triggerer stops, too. Then the task instance is deferred, or on its way to a worker. A task
-    instance that was cleared has no state until it is scheduled; after that its next try cancels the job.
-
-    :param state: the task instance's state; ``None`` when it was cleared or its DAG run deleted.
-    :param on_clear: ``"reattach"``: a job survives the clear.
-
-    Source: Airflow issue 73454.
-
-    >>> [killed_by_a_person(state, "restart") for state in ("failed", "success", None, "deferred", "running")]
-    [True, True, True, False, False]
-    """
-    if state in (None, "removed"):
-        return on_clear == "restart"
-    return state in ("failed", "success", "skipped", "upstream_failed")
-
-
-async def _in_turn(function: Callable[..., T], *args: Any) -> T:
-    """Run it in a thread when others have been answered: thousands of triggers may stop at once."""
-    async with _TURNS.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)):
+async def _in_limited_threads(function: Callable[..., T], *args: Any) -> T:
+    """Run `function` in a thread, with limited concurrency: thousands of triggers may stop at once."""
+    async with _SEMAPHORES.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MAX_CONCURRENT_CANCELS)):
         return await compat.in_thread(function, *args)
 
 
-class _CancelFailed(Exception):
-    """The service has not cancelled a job that is to end; `passes`: it may do so later."""
+def _described(claim: Mapping[str, Any]) -> str:
+    """The job of a serialized claim whose submission is not confirmed, for messages."""
+    return f"the job of claim {Claim(**known_fields(Claim, claim))}, if there is one,"
 
-    def __init__(self, error: Exception, *, passes: bool) -> None:
-        super().__init__(f"{type(error).__name__}: {error}")
-        self.passes = passes
+
+class _CancelFailed(Exception):
+    """The service did not cancel a job; `transient`: a later attempt may succeed."""
+
+    def __init__(self, error: Exception, *, transient: bool) -> None:
+        super().__init__(error_text(error))
+        self.transient = transient
 
 
 class RemoteJobTrigger(BaseTrigger):
-    """Wait until remote jobs have ended, a time has come, or a state has been reached.
+    """Wait until remote jobs have ended, the deadline has passed, or a state has been reached.
 
-    :param service: ``module:Class`` of a `RemoteJobs`, built from `address` in the triggerer.
+    :param service: name of a `RemoteService`, of the registry or ``module:Class``, which the triggerer
+        creates from `address`.
     :param address: constructor keywords; JSON values, no secrets.
-    :param jobs: packed jobs; the first one is the one that counts. Empty to wait for a time only.
-    :param memory: packed memory of the try; handed back with the event.
-    :param patience: fields of `Patience`.
-    :param deadline: when to report that time is up, in seconds since 1970.
+    :param jobs: serialized jobs; the outcome of the first one counts. Empty to wait for the deadline only.
+    :param memory: serialized memory of the try; returned with the event.
+    :param poll_policy: fields of `PollPolicy`.
+    :param deadline: when to stop waiting, in seconds since 1970.
     :param until: name of one of the job's facts, and the values of it that end the wait (for sensors).
-    :param log: where the job's log is, for the service's ``read_log``; ``None`` to forward nothing.
+    :param log: location of the job's log, for the service's ``read_log``; ``None`` to forward nothing.
     :param log_interval: seconds between two reads of the log.
-    :param log_lines: how many of its last lines the event carries.
-    :param on_clear: ``"restart"`` or ``"reattach"``; see `killed_by_a_person`.
-    :param cancel_on_kill: whether the job is ours to cancel (an operator's) or only looked at (a sensor's).
+    :param log_lines: how many of its last lines the event may contain, where the log has been read to its
+        end. 0 where nothing of the log is pushed: events are stored, and nothing in them is masked.
+    :param on_clear: ``"restart"`` or ``"reattach"``; see `should_cancel`.
+    :param paused: only the deadline ends the wait; `jobs` are those that a user's kill cancels.
+    :param unconfirmed: serialized claims of submissions that may have taken effect: a user's kill looks for
+        their jobs.
+    :param lookup: constructor keywords that this search needs in addition to `address`.
+    :param cancel_on_kill: whether the job may be cancelled (an operator's) or is only observed (a sensor's).
+    :param unknown: fields that a newer version has stored, before a rollback or where workers are upgraded
+        before triggerers. They are kept and ignored, with a warning: the trigger only observes, and the
+        operator, which has the newer version, decides what the observations mean. Whether the newer version
+        would cancel the job is unknown, so the trigger cancels nothing.
 
-    The event's payload: ``{"memory": {...}, "jobs": [packed], "time": bool, "refused": str | None, "log":
-    [str, ...]}``.
+    The event's payload: ``{"memory": {...}, "jobs": [{...}], "time": bool, "refused": str | None, "log":
+    [str, ...], "log_position": {...} | None, "unanswered": bool}``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all are keyword-only
         self,
         *,
         service: str,
         address: Mapping[str, Any],
         jobs: Sequence[Mapping[str, Any]],
         memory: Mapping[str, Any],
-        patience: Mapping[str, Any] | None = None,
+        poll_policy: Mapping[str, Any] | None = None,
         deadline: float | None = None,
         until: tuple[str, Sequence[str]] | None = None,
         log: Mapping[str, Any] | None = None,
         log_interval: float = 10.0,
-        log_lines: int = 10,
+        log_lines: int = 0,
         on_clear: Literal["restart", "reattach"] = "restart",
+        paused: bool = False,
+        unconfirmed: Sequence[Mapping[str, Any]] = (),
+        lookup: Mapping[str, Any] | None = None,
         cancel_on_kill: bool = True,
+        **unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.arguments: dict[str, Any] = {
             "service": service,
             "address": dict(address),
-            "jobs": [_one_copy_of_names(job) for job in jobs],
-            "memory": _one_copy_of_names(memory),
-            "patience": dict(patience or {}),
+            "jobs": [_intern_keys(job) for job in jobs],
+            "memory": _intern_keys(memory),
+            "poll_policy": dict(poll_policy or {}),
             "deadline": deadline,
             "until": [until[0], list(until[1])] if until else None,
             "log": dict(log) if log else None,
             "log_interval": log_interval,
             "log_lines": log_lines,
             "on_clear": on_clear,
+            "paused": paused,
+            "unconfirmed": [dict(claim) for claim in unconfirmed],
+            "lookup": dict(lookup or {}),
             "cancel_on_kill": cancel_on_kill,
+            **unknown,
         }
-        self.looks: dict[str, Job] = {job.id: job for job in map(Job.unpack, self.arguments["jobs"])}
-        # Not made where nothing is forwarded: there may be thousands of triggers.
-        self.tail: deque[str] | None = deque(maxlen=log_lines) if log else None
+        newer = {
+            f"{name} of a claim" for claim in unconfirmed for name in {*claim} - {*Claim.__dataclass_fields__}
+        }
+        self.unknown = (*unknown, *sorted(newer))
+        self.observed: dict[str, Job] = {job.id: job for job in map(Job.from_dict, self.arguments["jobs"])}
+        self.forwarder: LogForwarder | None = None
         self.reported = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and constructor keywords."""
         return f"{__name__}.{type(self).__name__}", self.arguments
 
+    def __repr__(self) -> str:
+        """Airflow's, without passwords of proxies in the address."""
+        return str(without_passwords(super().__repr__()))
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield one event: what was seen, not what it means."""
-        arguments = self.arguments
-        if not self.looks:
-            await asyncio.sleep(max(0.0, (arguments["deadline"] or 0.0) - time.time()))
-            yield self._event(time_is_up=True)
-            return
-        watch = await shared_watch(arguments["service"], arguments["address"])
-        ended = asyncio.Event() if arguments["log"] else None
-        follows = [asyncio.ensure_future(self._follow(watch, job)) for job in self.looks.values()]
-        forward = (
-            [asyncio.ensure_future(self._forward_log(watch, next(iter(self.looks)), ended))] if ended else []
-        )
+        """Yield one event with the observations; the operator decides what they mean."""
+        if self.unknown:
+            self.log.warning(
+                "%s ignored: another version of airflow_resilient has stored this. The job is observed, and "
+                "not cancelled from here. Let workers and triggerers have the same version",
+                ", ".join(self.unknown),
+            )
+        waiting = self._pause() if self.arguments["paused"] or not self.observed else self._watch()
         try:
-            # A triggerer that comes back after the deadline has time for one look: the job may have ended.
-            least = 2 * Patience(**arguments["patience"]).first
-            left = None if arguments["deadline"] is None else max(least, arguments["deadline"] - time.time())
-            done, pending = await asyncio.wait(follows, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
-            errors = [error for follow in done if (error := follow.exception())]
-            refused = f"{type(errors[0]).__name__}: {errors[0]}" if errors else None
-            if ended:
-                ended.set()
-            if not errors and not pending:
-                await asyncio.gather(*forward)
-            yield self._event(time_is_up=bool(pending) and not errors, refused=refused)
+            yield await waiting
         except asyncio.CancelledError:
             if not compat.calls_on_kill():
-                await self._cancel_in_time()
+                await self._cancel_before_shutdown()
             raise
+
+    async def _pause(self) -> TriggerEvent:
+        """Wait for the deadline."""
+        await asyncio.sleep(max(0.0, (self.arguments["deadline"] or 0.0) - time.time()))
+        return self._event(time_is_up=True)
+
+    async def _watch(self) -> TriggerEvent:
+        """Observe the jobs until they have ended or the deadline has passed."""
+        arguments = self.arguments
+        watch = await shared_watch(arguments["service"], arguments["address"])
+        if arguments["log"]:
+            self.forwarder = self._make_forwarder(watch)
+        follows = [asyncio.ensure_future(self._follow(watch, job)) for job in self.observed.values()]
+        forward = [asyncio.ensure_future(self.forwarder.run())] if self.forwarder else []
+        try:
+            # A triggerer that restarts after the deadline polls once more: the job may have ended.
+            minimum = 2 * self._poll_policy().first_interval
+            left = (
+                None if arguments["deadline"] is None else max(minimum, arguments["deadline"] - time.time())
+            )
+            done, pending = await asyncio.wait(follows, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
+            errors = [error for follow in done if (error := follow.exception())]
+            refused = error_text(errors[0]) if errors else None
+            unanswered = any(isinstance(error, Unanswered) for error in errors)
+            if self.forwarder:  # the end is reported without the rest of the log, which the worker copies
+                succeeded = next(iter(self.observed.values())).phase is Phase.SUCCEEDED
+                self.forwarder.end(drain=succeeded and arguments["log_lines"] > 0)
+                await asyncio.gather(*forward)
+            time_is_up = bool(pending) and not errors
+            return self._event(time_is_up=time_is_up, refused=refused, unanswered=unanswered)
         finally:
             for task in (*follows, *forward):
                 task.cancel()
             await asyncio.gather(*follows, *forward, return_exceptions=True)
 
     async def on_kill(self) -> None:
-        """Cancel the job when a person cleared or marked the task instance (Airflow calls it from 3.3 on)."""
-        await asyncio.shield(self._cancelling())
+        """Cancel the job when a user cleared or marked the task instance (Airflow calls it from 3.3 on)."""
+        await asyncio.shield(self._start_cancel())
 
-    async def _cancel_in_time(self) -> None:
-        """Do what `on_kill` does, before Airflow 3.3, which says nothing but that the trigger is to stop.
+    async def _cancel_before_shutdown(self) -> None:
+        """Do what `on_kill` does, before Airflow 3.3, which only cancels the trigger's task.
 
-        It says the same when the triggerer stops or has lost its triggers: then the task instance is not
-        over, and nothing happens. A triggerer that stops must not wait long for answers; what is not answered
-        in time is left to the next try and to the orphan sweep.
+        Airflow does the same when the triggerer stops or has lost its triggers: then the task instance has
+        not ended, and nothing is cancelled. A triggerer that stops must not wait long for responses; jobs
+        that are not cancelled in time are left to the next try and to the orphan sweep.
         """
-        await asyncio.wait({self._cancelling()}, timeout=TIME_TO_CANCEL)
+        await asyncio.wait({self._start_cancel()}, timeout=SHUTDOWN_CANCEL_SECONDS)
 
-    def _cancelling(self) -> asyncio.Task[None]:
-        """Let `_cancel_if_killed` run by itself, whatever becomes of the trigger's own task.
+    def _start_cancel(self) -> asyncio.Task[None]:
+        """Run `_cancel_live_jobs` in its own task, which does not end with the trigger's task.
 
-        Airflow stops a trigger again each second until it is gone, also in the middle of `on_kill`, which
-        then ends without a word. Source: ``cancelling_triggers``, sent as ``to_cancel`` with each
+        Airflow cancels a trigger again each second until it has ended, also during `on_kill`, which then ends
+        silently. Source: ``cancelling_triggers``, sent as ``to_cancel`` with each
         ``TriggerStateSync``, in ``airflow/jobs/triggerer_job_runner.py`` of 3.3.2.
         """
-        task = asyncio.ensure_future(self._cancel_if_killed())
+        task = asyncio.ensure_future(self._cancel_live_jobs())
         _CANCELLING.add(task)
         task.add_done_callback(_CANCELLING.discard)
         return task
 
-    async def _cancel_if_killed(self) -> None:
-        """Cancel what lives if nobody wants it any more."""
-        live = [job for job in self.looks.values() if job.live]
-        if not self.reported and self.arguments["cancel_on_kill"]:
-            await asyncio.gather(*map(self._cancel_if_over, live))
+    async def _cancel_live_jobs(self) -> None:
+        """Cancel the live jobs if their task instance has ended."""
+        if self.reported or not self.arguments["cancel_on_kill"]:
+            return
+        live = [job for job in self.observed.values() if job.live]
+        if self.unknown:
+            names = [*(job.id for job in live), *map(_described, self.arguments["unconfirmed"])]
+            if names:
+                self.log.warning("not cancelling %s: see the warning at the start", ", ".join(names))
+            return
+        cancels = [self._cancel_with_retries(job.id, partial(self._cancel, job)) for job in live]
+        for each in self.arguments["unconfirmed"]:
+            find_and_cancel = partial(self._find_and_cancel, Claim(**each))
+            cancels.append(self._cancel_with_retries(_described(each), find_and_cancel))
+        await asyncio.gather(*cancels)
 
-    async def _cancel_if_over(self, job: Job) -> None:
-        """Cancel `job` if its task instance is over, by what Airflow says now.
+    async def _cancel_with_retries(
+        self, name: str, cancel: Callable[[RemoteService, str], Awaitable[None]]
+    ) -> None:
+        """Cancel a job if its task instance has ended, by its current state in Airflow.
 
-        Airflow is asked again before each attempt: a next try may have taken the job over meanwhile.
+        The state is read again before each attempt: the next try may have taken the job over meanwhile.
+
+        :param name: of the job, for messages.
+        :param cancel: makes one attempt, given the service and the reason.
         """
         from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-        def passes(error: BaseException) -> bool:
-            """Whether the service, not Airflow, was in trouble, and may soon be well."""
-            return isinstance(error, _CancelFailed) and error.passes
+        def is_transient(error: BaseException) -> bool:
+            """Whether the service, not Airflow, failed with a transient error."""
+            return isinstance(error, _CancelFailed) and error.transient
 
         attempts = AsyncRetrying(
-            stop=stop_after_delay(CANCEL_TROUBLE),
+            stop=stop_after_delay(MAX_CANCEL_RETRY_SECONDS),
             wait=wait_random_exponential(multiplier=0.5, max=30),
-            retry=retry_if_exception(passes),
+            retry=retry_if_exception(is_transient),
             reraise=True,
         )
         try:
             async for attempt in attempts:
                 with attempt:
-                    await self._ask_and_cancel(job)
+                    await self._cancel_once(name, cancel)
         except _CancelFailed as error:
-            self.log.warning("%s could not be cancelled: %s", job.id, error)
-        except Exception as error:  # noqa: BLE001 - it is said
+            self.log.warning("%s could not be cancelled: %s", name, error)
+        except Exception as error:  # noqa: BLE001 - it is logged
             self.log.warning(
-                "not known whether the task instance is over, so nothing is cancelled: %s: %s",
-                type(error).__name__,
-                error,
+                "%s is not cancelled: cannot read the state of the task instance from Airflow: %s",
+                name,
+                error_text(error),
             )
 
-    async def _ask_and_cancel(self, job: Job) -> None:
+    async def _cancel_once(self, name: str, cancel: Callable[[RemoteService, str], Awaitable[None]]) -> None:
         """Make one attempt.
 
-        :raises _CancelFailed: the task instance is over, and the service has not cancelled.
+        :raises _CancelFailed: the task instance has ended, and the service failed to cancel the job.
         """
-        state = await _in_turn(compat.state_of, self.task_instance)
-        if not killed_by_a_person(state, self.arguments["on_clear"]):
-            self.log.info("not cancelling %s: the task instance is %s", job.id, state or "cleared")
+        state = await _in_limited_threads(compat.state_of, self.task_instance)
+        if not should_cancel(state, self.arguments["on_clear"]):
+            self.log.info("not cancelling %s: the task instance is %s", name, state or "cleared")
             return
         reason = f"task instance {state or 'cleared or deleted'} in Airflow"
-        self.log.info("cancelling %s: %s", job.id, reason)
+        self.log.info("cancelling %s: %s", name, reason)
         service = None
         try:
             service = (await shared_watch(self.arguments["service"], self.arguments["address"])).service
-            await _in_turn(service.cancel, job, reason)
+            await cancel(service, reason)
         except Exception as error:
-            raise _CancelFailed(error, passes=service is not None and service.is_transient(error)) from error
+            raise _CancelFailed(
+                error, transient=service is not None and service.is_transient(error)
+            ) from error
 
-    def _event(self, *, time_is_up: bool = False, refused: str | None = None) -> TriggerEvent:
+    @staticmethod
+    async def _cancel(job: Job, service: RemoteService, reason: str) -> None:
+        await _in_limited_threads(service.cancel, job, reason)
+
+    async def _find_and_cancel(self, claim: Claim, service: RemoteService, reason: str) -> None:
+        """Cancel the live job of a submission that may have taken effect."""
+        if self.arguments["lookup"]:
+            keywords = {**self.arguments["address"], **self.arguments["lookup"]}
+            service = await _in_limited_threads(load_service, self.arguments["service"], keywords)
+        await asyncio.sleep(service.listing_lag)
+        for job in await _in_limited_threads(service.find, [claim]):
+            if job.live and job.claim == claim:
+                await self._cancel(job, service, reason)
+
+    def _poll_policy(self) -> PollPolicy:
+        return PollPolicy(**known_fields(PollPolicy, self.arguments["poll_policy"]))
+
+    def _event(
+        self, *, time_is_up: bool = False, refused: str | None = None, unanswered: bool = False
+    ) -> TriggerEvent:
         self.reported = True
+        # Without it, the worker asks for the stored one.
+        position = self.forwarder.position if self.forwarder and self.forwarder.continued else None
         return TriggerEvent(  # type: ignore[no-untyped-call]
             {
                 "memory": self.arguments["memory"],
-                "jobs": [job.pack() for job in self.looks.values()],
+                "jobs": [job.to_dict() for job in self.observed.values()],
                 "time": time_is_up,
                 "refused": refused,
-                "log": list(self.tail or ()),
+                "unanswered": unanswered,
+                "log": list(self.forwarder.tail) if self.forwarder and position and position.complete else [],
+                "log_position": position.to_dict() if position else None,
             }
         )
 
     async def _follow(self, watch: SharedWatch, job: Job) -> None:
-        """Keep the latest look at `job` until it ends or has reached what a sensor waits for."""
+        """Keep the latest observation of `job` until it ends or has reached what a sensor waits for."""
         until = self.arguments["until"]
-        async for look in watch.follow(job, Patience(**self.arguments["patience"])):
-            before, self.looks[job.id] = self.looks[job.id], look
-            if look.phase is not before.phase:
-                age = max(0.0, (look.ended or time.time()) - look.created)
-                why = f" ({look.reason})" if look.reason else ""
-                self.log.info("%s: %s, %.0f s after it was submitted%s", look.id, look.phase.value, age, why)
-            if until and look.facts.get(until[0]) in until[1]:
+        policy = self._poll_policy()
+        async for seen in watch.follow(job, policy, lambda silence: silence.tell(job.id, self.log)):
+            before, self.observed[job.id] = self.observed[job.id], seen
+            tell_change(before, seen, time.time(), self.log)
+            if until and seen.facts.get(until[0]) in until[1]:
                 return
 
-    async def _forward_log(self, watch: SharedWatch, job_id: str, ended: asyncio.Event) -> None:
-        """Copy the job's log into the task's log. Trouble with it delays lines and changes nothing else.
-
-        How far it came is kept in an XCom after each portion, so that a restarted triggerer goes on from
-        there; when the triggerer is killed between writing a portion and keeping that, this one portion is
-        written twice.
-        """
-        service = watch.service
-        where, read, tail = self.arguments["log"], getattr(service, "read_log", None), self.tail
-        if where is None or read is None or tail is None:
-            return
-        cursor: Any = None
-        kept = await self._keep(compat.recall)
-        if kept and kept.get("job") == job_id:
-            cursor = kept["cursor"]
-            tail.extend(kept["tail"])
-        drain = float(getattr(service, "log_drain", LOG_DRAIN))
-        drained = given_up = None
-        while True:
-            lines: Sequence[tuple[float, str]] = ()
-            trouble = False
-            try:
-                async with watch.reading:
-                    lines, cursor = await compat.in_thread(read, self.looks[job_id], where, cursor)
-            except Exception as error:  # noqa: BLE001 - sorted out by is_transient, or said
-                if not service.is_transient(error):
-                    self.log.warning("the job's log cannot be read: %s: %s", type(error).__name__, error)
-                    return
-                trouble = True
-            for number, (_, message) in enumerate(lines, 1):
-                self.log.info("%s", message)
-                if number % LINES_AT_ONCE == 0:
-                    await asyncio.sleep(0)  # other triggers have their turn
-            if lines:
-                tail.extend(message for _, message in lines)
-                await self._keep(compat.remember, {"job": job_id, "cursor": cursor, "tail": list(tail)})
-            elif trouble and given_up is not None and time.monotonic() >= given_up:
-                self.log.warning("the end of the job's log cannot be read")
-                return
-            elif drained is not None and not trouble and time.monotonic() >= drained:
-                return
-            if ended.is_set() and drained is None:
-                drained = time.monotonic() + drain
-                given_up = time.monotonic() + max(drain, LOG_TROUBLE)
-            if not ended.is_set():
-                try:
-                    await asyncio.wait_for(ended.wait(), self.arguments["log_interval"])
-                except asyncio.TimeoutError:
-                    continue
-            elif trouble:
-                await asyncio.sleep(LOG_DRAIN / 4)
-            elif not lines:
-                await asyncio.sleep(drain / 4)
-
-    async def _keep(self, function: Any, *value: Any) -> Any:
-        """Read or write the XCom of the log's cursor; ``None`` where this version of Airflow cannot."""
-        try:
-            return await compat.in_thread(function, self.task_instance, LOG_XCOM, *value)
-        except Exception as error:  # noqa: BLE001 - sorted out by is_transient, or said
-            self.log.debug("the position in the log cannot be kept: %s", error)
-            return None
+    def _make_forwarder(self, watch: SharedWatch) -> LogForwarder:
+        """What copies the log of the first job into the task instance's log."""
+        job_id = next(iter(self.observed))
+        return LogForwarder(
+            watch.service,
+            lambda: self.observed[job_id],
+            self.arguments["log"],
+            keep=self.arguments["log_lines"],
+            write=self.log,
+            in_thread=compat.in_thread,
+            recall=partial(compat.recall, self.task_instance, LOG_XCOM),
+            remember=partial(compat.remember, self.task_instance, LOG_XCOM),
+            turns=watch.log_turns,
+            interval=self.arguments["log_interval"],
+        )

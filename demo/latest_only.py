@@ -2,7 +2,7 @@
 
 A real Airflow runs two DAGs every twenty seconds.  In the first, work that takes 22 seconds comes before the
 gates.  In the second the scheduler is stopped for a while, so that a backlog builds up.  Both have the same
-three gates side by side; tables and a picture tell which runs passed them, and the exit code is 1 if one of
+three gates side by side; tables and a picture show which runs passed them, and the exit code is 1 if one of
 the promises did not hold.  It takes about seven minutes.
 """
 
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import airflow_resilient
-from airflow_resilient.latest_only import bucket_of
-from airflow_resilient.testing.local_airflow import LocalAirflow, LocalAirflowError
+from airflow_resilient.scheduling.latest_only import bucket_of
+from airflow_resilient.testing.airflow.local_airflow import HANG, LocalAirflow, LocalAirflowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +41,7 @@ ENDED = {"success", "failed"}
 
 @dataclass(frozen=True)
 class Row:
-    """A run and what became of it.
+    """A run and its result.
 
     :param gates: when the first of its gates ran.
     :param passed: by gate.
@@ -126,23 +126,23 @@ def _play(dags: Path, runs: int, outage: float) -> Iterator[Story]:
     with LocalAirflow(dags, environment={"PYTHONPATH": python_path}, progress=print) as airflow:
         print(f"slow work before the gates: {runs} runs, one every 20 s")
         _start(airflow, dags, "slow")
-        rows = _wait(airflow, "slow", lambda found: len(found) >= runs, runs * 20 + 120)
+        rows = _wait(airflow, "slow", lambda found: len(found) >= runs)
         _pause(airflow, "slow", True)
         yield Story("22 s of work before the gates", rows)
 
         print("nothing before the gates, then an outage")
         start = _start(airflow, dags, "outage")
-        _wait(airflow, "outage", lambda found: len(found) >= 3, 180)  # noqa: PLR2004
+        _wait(airflow, "outage", lambda found: len(found) >= 3)  # noqa: PLR2004
         airflow.stop("scheduler")
         down = datetime.now(timezone.utc)
         until = down + timedelta(seconds=outage)
         airflow.wait_until(
-            lambda: datetime.now(timezone.utc) > until, outage + 60, "the outage is over", every=1
+            lambda: datetime.now(timezone.utc) > until, outage + HANG, "the outage is over", every=1
         )
         airflow.start("scheduler")
         back = datetime.now(timezone.utc)
         enough = (back - start) // BETWEEN + 2  # all that were due meanwhile, and two in time
-        rows = _wait(airflow, "outage", lambda found: len(found) >= enough, 240)
+        rows = _wait(airflow, "outage", lambda found: len(found) >= enough)
         yield Story(f"{(back - down).total_seconds():.0f} s without a scheduler", rows, (down, back))
 
 
@@ -161,9 +161,7 @@ def _pause(airflow: LocalAirflow, dag_id: str, paused: bool) -> None:
     airflow.request("PATCH", f"/dags/{dag_id}", {"is_paused": paused})
 
 
-def _wait(
-    airflow: LocalAirflow, dag_id: str, enough: Callable[[list[dict[str, Any]]], bool], timeout: float
-) -> list[Row]:
+def _wait(airflow: LocalAirflow, dag_id: str, enough: Callable[[list[dict[str, Any]]], bool]) -> list[Row]:
     """Wait until enough runs have ended.
 
     :return: what became of them, in the order in which they were due.
@@ -175,7 +173,7 @@ def _wait(
         found = list(takewhile(lambda raw: raw["state"] in ENDED, answer["dag_runs"]))
         return found if enough(found) else None
 
-    return [_row(airflow, raw) for raw in airflow.wait_until(ended, timeout, f"runs of {dag_id} have ended")]
+    return [_row(airflow, raw) for raw in airflow.wait_until(ended, what=f"runs of {dag_id} have ended")]
 
 
 def _row(airflow: LocalAirflow, raw: dict[str, Any]) -> Row:
@@ -198,7 +196,7 @@ def _moment(text: str) -> datetime:
 
 
 def promised(stories: Sequence[Story]) -> list[tuple[str, bool]]:
-    """Tell what was promised, with the figures, and whether it held."""
+    """The promises, with the figures, and whether they held."""
     slow, outage = stories
     all_runs = len(slow.rows)
     thinned = outage.number("in_time")
@@ -229,11 +227,11 @@ def promised(stories: Sequence[Story]) -> list[tuple[str, bool]]:
 def markdown(stories: Sequence[Story], picture: str) -> str:
     """Give the page with picture and tables."""
     lines = [
-        "# Which runs passed",
+        "# LatestOnly gates: which runs pass",
         "",
         "<!-- made by `python -m demo.latest_only --update-docs`, not by hand -->",
         "",
-        "A real Airflow runs two DAGs every 20 seconds; each has three gates side by side.",
+        "A real Airflow runs two DAGs every 20 seconds; each has three gates beside each other.",
         "",
         f"![Which runs passed which gate]({picture})",
         "",

@@ -73,7 +73,7 @@ def _waiting_rows(panel: Panel) -> list[str]:
 
 
 def _shown(span: Span) -> bool:
-    # Every task instance is "scheduled" for a moment; that is no news.
+    # Every task instance is "scheduled" for a moment, which the picture leaves out.
     return span.kind == "deferred" or (span.kind == "scheduled" and span.seconds >= 1)
 
 

@@ -1,4 +1,4 @@
-"""What the demo has to say at its end: table, figures, promises."""
+"""The report at the end of the demo: table, figures, promises."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from airflow_resilient.testing.local_airflow import TaskInstance
+    from airflow_resilient.testing.airflow.local_airflow import TaskInstance
     from demo.slots import Sample, Span
 
 _COLUMNS = (
@@ -45,13 +45,13 @@ class Kill:
 
 @dataclass(frozen=True)
 class Run:
-    """What became of one run of the five DAGs.
+    """The result of one run of the five DAGs.
 
     :param jobs: remote jobs made, by name of the task instance.
-    :param live: remote jobs that were still alive when the look was taken.
-    :param since: the samples from then on tell whether it stood still.
+    :param live: remote jobs that were still alive at the end.
+    :param since: the samples from then on show whether nothing moved.
     :param failed_by_airflow: how often the scheduler failed a healthy task instance by itself ("state
-        mismatch": it was queued to resume before the scheduler had read the executor's news of its deferral).
+        mismatch": it was queued to resume before the scheduler had registered its deferral).
     """
 
     title: str
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def least_held(self) -> int:
-        """Slots in use, at least, while it was watched."""
+        """The smallest number of slots in use while it was watched."""
         return min((sample.held for sample in self.watched), default=0)
 
     @property
@@ -144,7 +144,7 @@ class Report:
 
     @property
     def promises(self) -> list[Promise]:
-        """Tell what was promised and whether it held."""
+        """The promises, and whether they held."""
         after = self.after
         killed = {name for kill in self.kills if kill.fatal for name in kill.names}
         tries = {f"{i.dag_id}.{i.task_id}": i.try_number for i in after.instances}
@@ -172,19 +172,19 @@ class Report:
             Promise(
                 "with the import changed all task instances succeed",
                 bool(after.instances) and not not_well,
-                f"{after.finished} of {len(after.instances)} succeeded" + _told(not_well),
+                f"{after.finished} of {len(after.instances)} succeeded" + _listed(not_well),
             ),
             Promise(
-                "one remote job for each task instance that makes one, none for a sensor",
+                "one remote job for each task instance that starts one, none for a sensor",
                 not wrong,
-                f"{sum(map(len, after.jobs.values()))} jobs" + _told(wrong),
+                f"{sum(map(len, after.jobs.values()))} jobs" + _listed(wrong),
             ),
             Promise("no job is left running", not after.live, f"{len(after.live)} alive at the end"),
             Promise(
                 "a try is spent only where its process was killed or Airflow failed it by itself",
                 bool(killed) and not wasted,
                 f"{len(killed)} killed right after their submit, {by_airflow} failed by Airflow"
-                + _told(wasted),
+                + _listed(wasted),
             ),
             Promise(
                 "the pool is never overdrawn",
@@ -271,11 +271,11 @@ def write_docs(report: Report, picture: Path, docs: Path) -> list[Path]:
     page = docs / "_generated" / "demo.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text(
-        "# What the demo measured\n\n"
+        "# Demo: slots, jobs and outcomes of one run\n\n"
         "<!-- made by `python -m demo --update-docs`, not by hand -->\n\n"
         "Five DAGs share a pool of two slots, and the EMR steps of some read what others write.\n"
         "A real Airflow runs them twice: with the amazon provider's operators, and with the import changed.\n"
-        "All of it happened on one machine, with a fake AWS.\n\n"
+        "Both runs happened on one machine, with a fake AWS.\n\n"
         "![The pool's slots over time](../_static/demo/slots.png)\n\n" + report.markdown()
     )
     return [static / "slots.png", page]
@@ -303,7 +303,7 @@ def _run_as_json(run: Run) -> dict[str, Any]:
     }
 
 
-def _told(exceptions: Mapping[str, object]) -> str:
+def _listed(exceptions: Mapping[str, object]) -> str:
     return "".join(f"; {name}: {value}" for name, value in exceptions.items())
 
 

@@ -5,7 +5,7 @@
    operators and a poking sensor: they stand still.  Then the import is changed and the same DAGs run again.
 3. Meanwhile a worker is killed right after it has submitted an ECS task, another task right after it has
    added an EMR step, and the triggerer while task instances are deferred.
-4. A table, a picture and the figures tell what happened; the exit code is 1 if a promise did not hold.
+4. A table, a picture and the figures show what happened; the exit code is 1 if a promise did not hold.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import airflow_resilient
 from airflow_resilient.testing import FakeAws
-from airflow_resilient.testing.local_airflow import LocalAirflow, LocalAirflowError
+from airflow_resilient.testing.airflow.local_airflow import HANG, LocalAirflow, LocalAirflowError
 from demo.picture import Panel, draw
 from demo.report import Kill, Report, Run, write_docs, write_results
 from demo.slots import Sampler, spans
@@ -35,7 +35,7 @@ from demo.slots import Sampler, spans
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from airflow_resilient.testing.local_airflow import TaskInstance
+    from airflow_resilient.testing.airflow.local_airflow import TaskInstance
 
 HERE = Path(__file__).parent
 PIPELINES = HERE / "dags" / "pipelines.py"
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__.split("\n", 1)[0])
     parser.add_argument(
-        "--keep", action="store_true", help="leave Airflow up until Ctrl-C, for a look at its UI"
+        "--keep", action="store_true", help="keep Airflow running until Ctrl-C, to see its UI"
     )
     parser.add_argument(
         "--out", type=Path, help="where picture, table and results.json go (default: a new directory)"
@@ -101,7 +101,7 @@ def source_with_changed_import() -> tuple[str, str]:
 
 
 class Demo:
-    """Fake AWS and Airflow, and the story that is played on them.
+    """The fake AWS, Airflow, and the two runs on them.
 
     :param stack: what is started is closed with it.
     """
@@ -145,7 +145,7 @@ class Demo:
         print(f"[{time.monotonic() - self._began:5.1f} s] {text}", flush=True)
 
     def run(self, watch: float) -> Report:
-        """Play the whole story.
+        """Make both runs.
 
         :param watch: seconds to watch the provider's run.
         """
@@ -175,30 +175,28 @@ class Demo:
     # ----- the two runs
 
     def run_with_provider(self, watch: float) -> Run:
-        """Let the DAGs stand still for a while, then give up on them."""
+        """Let the DAGs wait for a while, then stop them."""
         self.say(f"--- the amazon provider's operators, a pool of {SLOTS} slots")
         cluster = self.aws.make_emr_cluster("demo", concurrency=10)
         with Sampler(self.airflow, POOL, ["provider"]) as sampler:
             self._trigger("provider", FIRST)
             self.airflow.wait_until(
                 lambda: all(self._state("provider", d, f"wait_for_load_{d}") == "running" for d in FIRST),
-                90,
-                "both sensors poke, each in a slot",
+                what="both sensors poke, each in a slot",
             )
             self.say("both slots are held by sensors that wait for the steps of orders and stock")
             self._trigger("provider", SECOND)
             wanting = [("rates", "publish_rates"), ("report", "build_report"), ("invoices", "invoice_north")]
             self.airflow.wait_until(
                 lambda: all(self._state("provider", *task) == "scheduled" for task in wanting),
-                60,
-                "the other DAGs want a slot",
+                what="the other DAGs want a slot",
             )
             self.say(f"publish_rates, which they wait for, gets no slot; watching that for {watch:.0f} s")
             since = time.time()
             self.airflow.wait_until(
-                lambda: time.time() > since + watch, watch + 60, "the provider's run was watched", every=0.5
+                lambda: time.time() > since + watch, watch + HANG, "the provider's run was watched", every=0.5
             )
-        run = self._look_back("With the amazon provider's operators", "provider", sampler, cluster, since)
+        run = self._gather("With the amazon provider's operators", "provider", sampler, cluster, since)
         self.say(
             f"in use all the time: {run.least_held} of {SLOTS} slots; finished: {run.finished} task instances"
         )
@@ -206,7 +204,8 @@ class Demo:
             self.airflow.mark_run(dag, "provider", "failed")
         self.aws.emr.end_cluster(cluster, "USER_REQUEST")
         self.airflow.wait_until(
-            lambda: self.airflow.pool_slots(POOL).open == SLOTS, 60, "the sensors have given their slots back"
+            lambda: self.airflow.pool_slots(POOL).open == SLOTS,
+            what="the sensors have given their slots back",
         )
         return run
 
@@ -223,7 +222,7 @@ class Demo:
         print("\n".join(f"          {line}" for line in list(difference)[2:]))
         self._dag_file.write_text(self.source_after)
         for dag in (*FIRST, *SECOND):
-            self.airflow.wait_for_dag(dag, 60, holds=lambda source: source == self.source_after)
+            self.airflow.wait_for_dag(dag, holds=lambda source: source == self.source_after)
 
     def run_with_resilient(self) -> tuple[Run, list[Kill]]:
         """Let the same DAGs finish, although workers and the triggerer are killed."""
@@ -237,28 +236,26 @@ class Demo:
             self._trigger("resilient", FIRST)
             self.airflow.wait_until(
                 lambda: all(self._state("resilient", d, f"wait_for_load_{d}") == "deferred" for d in FIRST),
-                90,
-                "both sensors are deferred",
-                tell=lambda: self._told("resilient"),
+                what="both sensors are deferred",
+                tell=lambda: self._describe("resilient"),
             )
             self.say("both sensors wait without a slot")
-            assassins = [
-                Assassin(
+            killers = [
+                Killer(
                     self, "invoices", "invoice_north", lambda: bool(self._ecs_tasks("invoice_north")), True
                 ),
-                Assassin(
+                Killer(
                     self, "rates", "publish_rates", lambda: bool(self._steps("publish_rates", cluster)), False
                 ),
             ]
             self._trigger("resilient", SECOND)
-            for assassin in assassins:
-                assassin.start()
-            kills += [assassin.join() for assassin in assassins]
+            for killer in killers:
+                killer.start()
+            kills += [killer.join() for killer in killers]
             self.airflow.wait_until(
                 lambda: self._state("resilient", "invoices", "invoice_south") == "deferred",
-                90,
-                "invoice_south is deferred",
-                tell=lambda: self._told("resilient"),
+                what="invoice_south is deferred",
+                tell=lambda: self._describe("resilient"),
             )
             deferred = self.airflow.task_instances(states=["deferred"])
             names = tuple(f"{i.dag_id}.{i.task_id}" for i in deferred)
@@ -268,13 +265,13 @@ class Demo:
                 f"the triggerer is back; it was killed while {len(deferred)} task instances were deferred"
             )
             for dag in everything:
-                state = self.airflow.wait_for(dag, "resilient", timeout=180)
+                state = self.airflow.wait_for(dag, "resilient")
                 self.say(f"DAG {dag}: {state}")
-        run = self._look_back("With airflow_resilient's operators", "resilient", sampler, cluster, 0)
+        run = self._gather("With airflow_resilient's operators", "resilient", sampler, cluster, 0)
         self.say(f"all five DAGs have ended after {time.monotonic() - started:.0f} s")
         return run, sorted(kills, key=lambda kill: kill.at)
 
-    # ----- looks
+    # ----- observations
 
     def _trigger(self, run_id: str, dags: Sequence[str]) -> None:
         for dag in dags:
@@ -284,7 +281,7 @@ class Demo:
     def _state(self, run_id: str, dag: str, task: str) -> str | None:
         return self.airflow.task_instance(dag, run_id, task).state
 
-    def _told(self, run_id: str) -> str:
+    def _describe(self, run_id: str) -> str:
         found = self.airflow.task_instances(None, run_id)
         return "\n".join(f"  {i.dag_id}.{i.task_id}: {i.state}, try {i.try_number}" for i in found)
 
@@ -295,10 +292,10 @@ class Demo:
         tasks = self.aws.ecs.tasks("demo")
         return [t.arn for t in tasks if family in t.task_definition and t.arn not in self._old_ecs_tasks]
 
-    def _look_back(self, title: str, run_id: str, sampler: Sampler, cluster: str, since: float) -> Run:
-        """Gather what became of a run, from Airflow, the fake AWS and the samples.
+    def _gather(self, title: str, run_id: str, sampler: Sampler, cluster: str, since: float) -> Run:
+        """Gather the result of a run, from Airflow, the fake AWS and the samples.
 
-        :param since: the samples after that moment tell whether it stood still.
+        :param since: the samples after that moment show whether it stood still.
         """
         found = [i for dag in (*FIRST, *SECOND) for i in self.airflow.task_instances(dag, run_id)]
         failed_by_airflow = Counter(
@@ -321,7 +318,7 @@ class Demo:
         )
 
 
-class Assassin:
+class Killer:
     """Kills what executes a task instance, as soon as AWS has taken its job and before it defers.
 
     :param submitted: says whether AWS has taken the job.
@@ -337,16 +334,16 @@ class Assassin:
         self._error: BaseException | None = None
 
     def start(self) -> None:
-        """Lie in wait, in a thread."""
+        """Watch for the process, in a thread."""
         self._thread.start()
 
     def join(self) -> Kill:
         """Wait until it is done."""
-        self._thread.join(120)
+        self._thread.join(2 * HANG)  # its own waits are over before
         if self._error:
             raise self._error
         if self._kill is None:
-            raise LocalAirflowError(f"{self._name} submitted nothing within 120 s, so it was not killed")
+            raise LocalAirflowError(f"{self._name} submitted nothing, so it was not killed")
         return self._kill
 
     def _run(self) -> None:

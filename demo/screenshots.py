@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from airflow_resilient.testing import FakeAws, LocalAirflow
+from airflow_resilient.testing.airflow.local_airflow import HANG
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DOCS = Path(__file__).parent.parent / "docs"
@@ -59,11 +60,11 @@ def shoot(url: str, picture: Path, browser: str) -> None:
             f"--screenshot={picture}",
             url,
         ]
-        subprocess.run(command, check=True, capture_output=True, timeout=180)
+        subprocess.run(command, check=True, capture_output=True, timeout=HANG)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a DAG until its tasks are deferred, take the pictures, and say where they are."""
+    """Run a DAG until its tasks are deferred, take the pictures, and print their paths."""
     parser = argparse.ArgumentParser(prog="python -m demo.screenshots", description=__doc__)
     parser.add_argument("--out", type=Path, default=DOCS / "_static" / "ui", help="folder of the pictures")
     out = parser.parse_args(arguments).out
@@ -90,8 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
                 lambda: all(
                     airflow.task_instance("nightly", run_id, task).state == "deferred" for task in waiting
                 ),
-                120,
-                "three tasks are deferred through two slots",
+                what="three tasks are deferred through two slots",
             )
             run = f"{airflow.url}/dags/nightly/runs/{quote(run_id, safe='')}"
             pages = {

@@ -1,4 +1,4 @@
-"""Who held the pool's slots, and when: sampling, spans of time, lanes to draw them in."""
+"""Which task instances held the pool's slots, and when: samples, spans of time, lanes for the picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from airflow_resilient.testing.local_airflow import LocalAirflow
+    from airflow_resilient.testing.airflow.local_airflow import LocalAirflow
 
 HOLDS_A_SLOT = ("queued", "running")
 """States in which a task instance uses slots of its pool, when the pool does not count deferred ones."""
@@ -24,7 +24,7 @@ _EVERY = 0.25  # seconds
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the pool: name ("DAG.task") and state of the task instances that want or have a slot."""
+    """One sample of the pool: name ("DAG.task") and state of the task instances that want or have a slot."""
 
     at: float
     states: dict[str, str]
@@ -54,7 +54,7 @@ class Span:
 
 
 class Sampler:
-    """Looks at a pool in a thread, as long as the ``with`` block lasts."""
+    """Samples a pool in a thread, as long as the ``with`` block lasts."""
 
     def __init__(self, airflow: LocalAirflow, pool: str, runs: Iterable[str]) -> None:
         self._airflow, self._pool, self._runs = airflow, pool, frozenset(runs)

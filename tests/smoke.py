@@ -13,14 +13,14 @@ WANTED_IN_WHEEL = {"airflow_resilient/__init__.py", "airflow_resilient/py.typed"
 WANTED_IN_SOURCE = {"README.md", "LICENSE", "setup.cfg", "pyproject.toml", "airflow_resilient/__init__.py"}
 
 
-def look_into_wheel(path: Path) -> None:
+def check_wheel(path: Path) -> None:
     names = set(zipfile.ZipFile(path).namelist())
     assert names >= WANTED_IN_WHEEL, WANTED_IN_WHEEL - names
-    strangers = {name for name in names if not name.startswith(("airflow_resilient/", "airflow_resilient-"))}
-    assert not strangers, f"the wheel would install {sorted(strangers)} beside the package"
+    others = {name for name in names if not name.startswith(("airflow_resilient/", "airflow_resilient-"))}
+    assert not others, f"the wheel would install {sorted(others)} beside the package"
 
 
-def look_into_source(path: Path) -> None:
+def check_source(path: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert names >= WANTED_IN_SOURCE, WANTED_IN_SOURCE - names
@@ -41,8 +41,8 @@ def main() -> None:
     folder = Path(sys.argv[1])
     (wheel,) = folder.glob("*.whl")
     (source,) = folder.glob("*.tar.gz")
-    look_into_wheel(wheel)
-    look_into_source(source)
+    check_wheel(wheel)
+    check_source(source)
     print(f"{wheel.name}, {source.name}: whole; {use_installed()} public names load from the installed wheel")
 
 

@@ -1,4 +1,4 @@
-"""What users of the library test their DAGs and services with; each name is imported when first used."""
+"""Tools for tests of DAGs and services; each name is imported at its first use."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_resilient.testing.airflow.local_airflow import LocalAirflow
+    from airflow_resilient.testing.aws.account import FakeAws
     from airflow_resilient.testing.contract import RemoteJobsContract
-    from airflow_resilient.testing.fake_aws import FakeAws
-    from airflow_resilient.testing.fake_docker import FakeDocker
-    from airflow_resilient.testing.local_airflow import LocalAirflow
-    from airflow_resilient.testing.local_docker import LocalDocker
-    from airflow_resilient.testing.memory import InMemoryJobs
-    from airflow_resilient.testing.tries import TaskTries
+    from airflow_resilient.testing.docker.fake_docker import FakeDocker
+    from airflow_resilient.testing.docker.local_docker import LocalDocker
+    from airflow_resilient.testing.in_memory_jobs import InMemoryJobs
+    from airflow_resilient.testing.task_tries import TaskTries
 
 __all__ = [
     "FakeAws",
@@ -26,13 +26,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "FakeAws": "airflow_resilient.testing.fake_aws",
-    "FakeDocker": "airflow_resilient.testing.fake_docker",
-    "InMemoryJobs": "airflow_resilient.testing.memory",
-    "LocalAirflow": "airflow_resilient.testing.local_airflow",
-    "LocalDocker": "airflow_resilient.testing.local_docker",
+    "FakeAws": "airflow_resilient.testing.aws.account",
+    "FakeDocker": "airflow_resilient.testing.docker.fake_docker",
+    "InMemoryJobs": "airflow_resilient.testing.in_memory_jobs",
+    "LocalAirflow": "airflow_resilient.testing.airflow.local_airflow",
+    "LocalDocker": "airflow_resilient.testing.docker.local_docker",
     "RemoteJobsContract": "airflow_resilient.testing.contract",
-    "TaskTries": "airflow_resilient.testing.tries",
+    "TaskTries": "airflow_resilient.testing.task_tries",
 }
 
 

@@ -2,7 +2,7 @@
 
 Results go to ``docs/_generated/watch-benchmark.json``, the tables beside it, pictures to ``docs/_static/``,
 unless ``--output`` says otherwise. It takes about twenty minutes; ``--quick`` takes a few seconds and writes
-nothing. ``--render`` draws tables and pictures anew from the results.
+nothing. ``--render`` draws tables and pictures again from the results.
 """
 
 from __future__ import annotations
@@ -71,17 +71,17 @@ class Endpoint:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 def run_one(run: cases.Run) -> dict[str, Any]:
-    """Measure a case in a process of its own; ``"error"`` tells why there are no figures."""
+    """Measure a case in a process of its own; ``"error"`` says why there are no figures."""
     settings = {name: run.case[name] for name in ("service", "jobs", "clusters")} | dict(run.endpoint)
     more = dict(run.environment)
     if run.endpoint.get("events"):
         queue = "http://127.0.0.1:@PORT@/123456789012/events"
         more["AIRFLOW__AIRFLOW_RESILIENT__EVENTS_QUEUE_URL"] = queue
-    told: dict[str, Any] = {"group": run.group, **run.case, "endpoint": dict(run.endpoint), "set": more}
+    described: dict[str, Any] = {"group": run.group, **run.case, "endpoint": dict(run.endpoint), "set": more}
     load = os.getloadavg()[0]
     with Endpoint(settings) as endpoint, tempfile.TemporaryDirectory() as home:
         command = [sys.executable, "-m", "watching.one", json.dumps(run.case), str(endpoint.port)]
@@ -95,12 +95,12 @@ def run_one(run: cases.Run) -> dict[str, Any]:
                 env=environment_for(endpoint.port, home, more),
             )
         except subprocess.TimeoutExpired:
-            return {**told, "error": f"not done within {run.bound:.0f} s"}
+            return {**described, "error": f"not done within {run.bound:.0f} s"}
     try:
         figures = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        return {**told, "error": done.stderr.strip().splitlines()[-1:]}
-    return {**told, **figures, "load_before": load}
+        return {**described, "error": done.stderr.strip().splitlines()[-1:]}
+    return {**described, **figures, "load_before": load}
 
 
 def versions() -> dict[str, str]:
@@ -109,7 +109,7 @@ def versions() -> dict[str, str]:
     for name in ("apache-airflow", "apache-airflow-providers-amazon", "aiobotocore", "botocore"):
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # noqa: PERF203 - a handful
+        except PackageNotFoundError:
             found[name] = "none"
     return found
 
@@ -149,7 +149,7 @@ def main() -> None:
     """Measure, or draw what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few seconds, writes nothing")
-    parser.add_argument("--render", action="store_true", help="draw anew what was measured")
+    parser.add_argument("--render", action="store_true", help="draw again what was measured")
     parser.add_argument("--only", help="measure only this group, and keep the rest")
     parser.add_argument("--provider-largest", type=int, default=2000, help="default: %(default)s waits")
     parser.add_argument("--without-airflow", action="store_true", help="leave out the real triggerer")
@@ -174,10 +174,11 @@ def main() -> None:
         if options.only in (None, "operators"):
             known["operators"] = operators.measure()
             save(path, known)
-        if options.only == "triggerer" or (options.only is None and not options.without_airflow):
-            from watching import triggerer
+        for name in ("triggerer", "restart"):
+            if options.only == name or (options.only is None and not options.without_airflow):
+                from watching import triggerer
 
-            known["triggerer"] = triggerer.measure_all(Endpoint)
+                known[name] = triggerer.measure_all(Endpoint, name)
         save(path, known)
     for name, text in report.files(known).items():
         (options.output / name).parent.mkdir(parents=True, exist_ok=True)

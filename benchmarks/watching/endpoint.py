@@ -1,8 +1,8 @@
-"""A fake AWS made for load: answers about thousands of jobs, ends them at told times, and counts calls.
+"""A fake AWS made for load: answers about thousands of jobs, ends them at given times, and counts calls.
 
-It knows ECS ``DescribeTasks``, EMR ``ListSteps``, and as much of SQS as our event queue needs, each as JSON
-over HTTP on loopback. It is a process of its own, so that its work is on nobody's bill, and is told what to
-do by ``POST /control`` (`Endpoint.control`).
+It knows ECS ``DescribeTasks``, EMR ``ListSteps`` and ``DescribeStep``, and as much of SQS as our event queue
+needs, each as JSON over HTTP on loopback. It is a process of its own, so that its work is on nobody's bill,
+and is controlled by ``POST /control`` (`Endpoint.control`).
 
 Usage: ``python -m watching.endpoint '{"jobs": 100, "clusters": 4, ...}'``; it prints its port.
 """
@@ -130,8 +130,8 @@ class Settings:
     :param jobs: how many there are; one more is there to warm up with.
     :param allowed: calls per second that it answers; ``None``: any number. Others are throttled.
     :param burst: calls that it answers at once, if it throttles.
-    :param events: whether ends are told by events, `event_lag` seconds later.
-    :param lies: events per second that tell of the end of a job that still runs; as many are foreign or
+    :param events: whether ends are reported by events, `event_lag` seconds later.
+    :param lies: events per second that report the end of a job that still runs; as many are foreign or
         malformed.
     """
 
@@ -149,6 +149,7 @@ class Endpoint:
     """The state of the fake AWS.
 
     :ivar calls: ``[time, operation, answer]`` of each call, ``answer`` being ``"ok"`` or ``"throttled"``.
+    :ivar connections: on which calls came.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -164,7 +165,7 @@ class Endpoint:
         self.bucket = Bucket(settings.allowed or inf, settings.burst, settings.burst, time.time())
         self.queue: deque[tuple[str, float, int]] = deque()
         self.in_flight: dict[str, tuple[str, float, int]] = {}
-        self.sent = self.lied = 0
+        self.sent = self.lied = self.connections = 0
         self.members: dict[int, list[int]] = {}
         for job in range(settings.jobs):
             self.members.setdefault(job % settings.clusters, []).append(job)
@@ -204,8 +205,8 @@ class Endpoint:
             .replace('"@ENDED@"', f"{self.ends[job]:.3f}")
         )
 
-    def looked_at(self, job: int, now: float) -> None:
-        """Note that an answer tells of this job."""
+    def note_poll(self, job: int, now: float) -> None:
+        """Note that an answer reports this job."""
         if self.first_asked[job] is None:
             self.first_asked[job] = now
             self.asked += job < self.settings.jobs
@@ -226,11 +227,14 @@ class Endpoint:
         elif operation == "ListSteps":
             found, more = self._steps(request, now)
             name = "Steps"
+        elif operation == "DescribeStep":
+            found, name, more = [names.number(request["StepId"])], "Step", ""
         else:
             return 400, '{"__type": "InvalidAction", "message": "not played here"}'
         for job in found:
-            self.looked_at(job, now)
-        return 200, f'{{"{name}": [{", ".join(self.text_of(job, now) for job in found)}]{more}}}'
+            self.note_poll(job, now)
+        texts = ", ".join(self.text_of(job, now) for job in found)
+        return 200, f'{{"{name}": {texts}}}' if name == "Step" else f'{{"{name}": [{texts}]{more}}}'
 
     def _steps(self, request: Mapping[str, Any], now: float) -> tuple[list[int], str]:
         if ids := request.get("StepIds"):
@@ -243,16 +247,16 @@ class Endpoint:
 
     # --- events ---
 
-    async def tell_events(self) -> None:
+    async def send_events(self) -> None:
         """Put events into the queue: ends that have come, and lies."""
-        told, chance = set(), random.Random(2)  # noqa: S311 - not for secrets
+        reported, chance = set(), random.Random(2)  # noqa: S311 - not for secrets
         lies = 0.0
         while True:
             await asyncio.sleep(0.05)
             now = time.time()
             for job, end in enumerate(self.ends):
-                if job not in told and end + self.settings.event_lag <= now:
-                    told.add(job)
+                if job not in reported and end + self.settings.event_lag <= now:
+                    reported.add(job)
                     self._send(self._event(job))
                     self.sent += 1
             lies += 0.05 * self.settings.lies
@@ -310,15 +314,15 @@ class Endpoint:
                 asyncio.get_running_loop().call_later(later, self.queue.append, message)
         return json.dumps({"Successful": [{"Id": entry["Id"]} for entry in request["Entries"]], "Failed": []})
 
-    # --- what the measuring process says ---
+    # --- what the measuring process asks ---
 
     async def control(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Do what a measuring process asks.
 
         ``end``: end all jobs within ``over`` seconds from ``at`` on, in an order that is no cluster's.
-        ``measure``: begin (or end) to note the time between two looks at the same job; tell the time since
-        the last look at each, too. ``wait``: answer when
-        each job was looked at, or ``seconds`` have passed. ``tell``: all that was counted.
+        ``measure``: begin (or end) to note the time between two polls of the same job; report the time since
+        the last poll of each, too. ``wait``: answer when
+        each job was polled, or ``seconds`` have passed. ``report``: all that was counted.
         """
         match request["do"]:
             case "end":
@@ -346,7 +350,13 @@ class Endpoint:
                 times = [each for each in self.first_asked[: self.settings.jobs] if each is not None]
                 return {"asked": self.asked, "last": max(times, default=None)}
             case _:
-                return {"calls": self.calls, "events": self.sent, "lies": self.lied, "left": len(self.queue)}
+                return {
+                    "calls": self.calls,
+                    "events": self.sent,
+                    "lies": self.lied,
+                    "left": len(self.queue),
+                    "connections": self.connections,
+                }
 
 
 async def serve(settings: Settings) -> None:
@@ -354,6 +364,7 @@ async def serve(settings: Settings) -> None:
     endpoint = Endpoint(settings)
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        known = False
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -372,6 +383,8 @@ async def serve(settings: Settings) -> None:
                 elif operation in ("DeleteMessageBatch", "ChangeMessageVisibilityBatch"):
                     text = await endpoint.settle(operation, request)
                 else:
+                    endpoint.connections += known is False
+                    known = True
                     status, text = endpoint.answer(operation, request)
                 content = text.encode()
                 writer.write(
@@ -386,7 +399,7 @@ async def serve(settings: Settings) -> None:
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=8192)
     print(server.sockets[0].getsockname()[1], flush=True)
-    telling = asyncio.create_task(endpoint.tell_events()) if settings.events else None
+    telling = asyncio.create_task(endpoint.send_events()) if settings.events else None
     async with server:
         await server.serve_forever()
     if telling:

@@ -30,7 +30,7 @@ class Bucket:
 
 
 def over_budget(times: Iterable[float], rate: float, burst: float) -> int:
-    """How many of these calls AWS would have refused, had it had this bucket.
+    """How many of these calls AWS would have refused with this bucket.
 
     >>> over_budget([0, 0, 0, 1, 1], rate=1, burst=2)
     2

@@ -1,4 +1,4 @@
-"""What the made-up jobs are called, so that endpoint and waits need not tell each other."""
+"""Names of the made-up jobs, so that endpoint and waits need not exchange them."""
 
 from __future__ import annotations
 

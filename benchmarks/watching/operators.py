@@ -1,7 +1,7 @@
 """What an operator costs before anybody waits: a DAG file's parse, and ``execute`` up to ``defer``.
 
-Each measurement is a process of its own, ours and the provider's in turn; medians are told. ``execute`` talks
-to moto in the same process, so what AWS would take is moto's time; it is measured and told apart.
+Each measurement is a process of its own, ours and the provider's in turn, as medians. ``execute`` talks
+to moto in the same process, so what AWS would take is moto's time; it is measured and shown separately.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ print(json.dumps({{"first_ms": times[0][0], "first_aws_ms": times[0][1],
 """
 
 
-def _tell(script: str, who: str) -> dict[str, float]:
+def _run_script(script: str, who: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(
             [sys.executable, "-c", script.format(imports=_IMPORT[who])],
@@ -97,8 +97,8 @@ def _tell(script: str, who: str) -> dict[str, float]:
                 "AIRFLOW__AIRFLOW_RESILIENT__NAMESPACE": "benchmark",
             },
         )
-    told: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return told
+    reported: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return reported
 
 
 def measure(rounds: int = ROUNDS) -> dict[str, Any]:
@@ -106,10 +106,10 @@ def measure(rounds: int = ROUNDS) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     for name, script in (("parse", _PARSE), ("execute", _EXECUTE)):
         for who in _IMPORT:  # compile byte code and warm the disk's cache
-            _tell(script, who)
-        told = [{who: _tell(script, who) for who in _IMPORT} for _ in range(rounds)]
+            _run_script(script, who)
+        reported = [{who: _run_script(script, who) for who in _IMPORT} for _ in range(rounds)]
         measured[name] = {
-            who: {key: statistics.median(each[who][key] for each in told) for key in told[0][who]}
+            who: {key: statistics.median(each[who][key] for each in reported) for key in reported[0][who]}
             for who in _IMPORT
         }
         print(name, json.dumps(measured[name]))

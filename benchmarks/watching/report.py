@@ -20,7 +20,7 @@ class Measure:
 
     :param path: where it stands in a result: names with dots between them.
     :param digits: after the point.
-    :param ratio: whether a ratio tells something.
+    :param ratio: whether a ratio means something.
     """
 
     title: str
@@ -44,9 +44,9 @@ class Measure:
 MEASURES = (
     Measure("API calls per wait and minute", "calls_per_wait_and_minute", 3),
     Measure("calls above the published budget", "over_budget", 0, ratio=False),
-    Measure("time until all were looked at once (s)", "all_looked_at_s"),
-    Measure("between two looks at a job, median (s)", "between_looks_s.p50", ratio=False),
-    Measure("between two looks at a job, longest (s)", "between_looks_s.max", ratio=False),
+    Measure("time until each job was polled once (s)", "all_looked_at_s"),
+    Measure("between two polls of a job, median (s)", "between_looks_s.p50", ratio=False),
+    Measure("between two polls of a job, longest (s)", "between_looks_s.max", ratio=False),
     Measure("CPU to start a wait (ms)", "cpu_ms_per_start", 2),
     Measure("CPU of all waits per minute (s)", "cpu_s_per_minute"),
     Measure("CPU per end (ms)", "cpu_ms_per_end", 2),
@@ -64,6 +64,20 @@ MEASURES = (
     Measure("waits failed", "failed", 0, ratio=False),
     Measure("events that were wrong or too early", "wrong", 0, ratio=False),
 )
+COLD = (
+    Measure("time until each job was polled once (s)", "all_looked_at_s"),
+    Measure("CPU per wait until then (ms)", "cpu_ms_per_start", 2),
+    Measure("memory per wait (kB)", "kb_per_wait"),
+    Measure("largest stall of the event loop (ms)", "stall_ms.start", 0),
+    Measure("of which one collection of garbage (ms)", "collecting_ms.start", 0, ratio=False),
+    Measure("connections to AWS", "connections", 0),
+    Measure("from a job's end to the event, longest (s)", "delay_s.max"),
+    Measure("events lost", "lost", 0, ratio=False),
+    Measure("waits failed", "failed", 0, ratio=False),
+    Measure("events that were wrong or too early", "wrong", 0, ratio=False),
+)
+"""Measures of a cold start."""
+
 _CALM = (
     "calls_per_wait_and_minute",
     "over_budget",
@@ -109,6 +123,8 @@ def brief(result: Result) -> str:
     """One line for the terminal."""
     if "error" in result:
         return f"not measured: {result['error']}"
+    if result.get("cold"):
+        return ", ".join(f"{measure.title} {measure.say(result)}" for measure in COLD[:4])
     return ", ".join(
         f"{name} {measure.say(result)}"
         for name, measure in (
@@ -144,7 +160,7 @@ def pairs(results: Iterable[Result], group: str) -> dict[tuple[int, int], dict[s
     return found
 
 
-def side_by_side(results: Iterable[Result], group: str) -> str:
+def side_by_side(results: Iterable[Result], group: str, measures: Sequence[Measure] = MEASURES) -> str:
     """Ours and the provider's, a table for each number of waits."""
     texts = []
     for (jobs, clusters), both in sorted(pairs(results, group).items()):
@@ -161,7 +177,7 @@ def side_by_side(results: Iterable[Result], group: str) -> str:
                 if measure.ratio
                 else "",
             )
-            for measure in MEASURES
+            for measure in measures
         ]
         where = "one cluster" if clusters == 1 else f"{clusters} clusters"
         texts.append(
@@ -191,7 +207,8 @@ def columns(results: Iterable[Result], group: str, name: Any) -> str:
 
 
 def _budget_name(result: Result) -> str:
-    return "all of the budget" if result["set"] else "half of the budget (default)"
+    share = "all of the budget" if result["set"] else "half of the budget (default)"
+    return f"{grouped(result['jobs'])} waits, {share}"
 
 
 def _throttled_name(result: Result) -> str:
@@ -231,7 +248,7 @@ def triggerer_table(measured: Mapping[str, Any]) -> str:
     """A real triggerer."""
     lines = (
         Measure("waits", "jobs", 0, ratio=False),
-        Measure("time until all were looked at once (s)", "all_looked_at_s"),
+        Measure("time until each job was polled once (s)", "all_looked_at_s"),
         Measure("API calls per wait and minute", "calls_per_wait_and_minute", 3),
         Measure("CPU of the triggerer until then (s)", "start_cpu_s"),
         Measure("CPU of the triggerer per minute, steady (s)", "cpu_s_per_minute"),
@@ -242,6 +259,28 @@ def triggerer_table(measured: Mapping[str, Any]) -> str:
         Measure("from a job's end to Airflow's knowing, longest (s)", "delay_s.max"),
         Measure("lost", "lost", 0, ratio=False),
     )
+    return _both(measured, lines)
+
+
+def restart_table(measured: Mapping[str, Any]) -> str:
+    """A real triggerer that restarts."""
+    lines = (
+        Measure("waits", "jobs", 0, ratio=False),
+        Measure("from the start of the process until each job was polled once (s)", "all_looked_at_s"),
+        Measure("the same of a triggerer without waits: until it works (s)", "idle_start_s", ratio=False),
+        Measure("CPU of the triggerer until then (s)", "start_cpu_s"),
+        Measure("CPU of one without waits (s)", "idle_start_cpu_s", ratio=False),
+        Measure("memory per wait (kB)", "kb_per_wait"),
+        Measure(
+            "longest time for which Airflow finds the event loop blocked, from 0.2 on (s)", "blocked_s", 2
+        ),
+        Measure("from a job's end to Airflow's knowing, longest (s)", "delay_s.max"),
+        Measure("lost", "lost", 0, ratio=False),
+    )
+    return _both(measured, lines)
+
+
+def _both(measured: Mapping[str, Any], lines: Iterable[Measure]) -> str:
     ours, theirs = measured.get("ours"), measured.get("provider")
     rows = [
         (
@@ -296,9 +335,12 @@ def bars(title: str, unit: str, groups: Sequence[tuple[str, Sequence[tuple[str, 
                     f'<rect x="{left}" y="{y:.0f}" width="{max(1.0, x(value) - left):.1f}" '
                     f'height="{row - 4}" fill="{colour}"/>'
                 )
-            told = f"{whose}: {value:.3g}" if value else f"{whose}: not measured"
+            shown = f"{value:.3g}" if value else "not measured"
+            if value and "e" in shown:  # 2.66e+03 is nothing to read
+                shown = grouped(value)
+            caption = f"{whose}: {shown}"
             at = (x(value) if value else left) + 6
-            parts.append(f'<text x="{at:.1f}" y="{y + 12:.0f}">{escape(told)}</text>')
+            parts.append(f'<text x="{at:.1f}" y="{y + 12:.0f}">{escape(caption)}</text>')
             y += row
         y += 12
     return "\n".join([*parts, "</svg>"]) + "\n"
@@ -347,15 +389,15 @@ def load_of(results: Iterable[Result]) -> str:
 def files(measured: Mapping[str, Any]) -> dict[str, str]:
     """The files to write below the docs' folder, by name.
 
-    :param measured: ``runs``, ``versions``, ``operators``, ``triggerer``; a ``note`` says
+    :param measured: ``runs``, ``versions``, ``operators``, ``triggerer``, ``restart``; a ``note`` says
         what is wrong with them.
     """
     results = measured.get("runs", [])
     made = measured.get("versions", {})
     texts = [
-        "# What the benchmark measured",
+        "# Benchmarks: calls, CPU, memory and delays of thousands of waits",
         "<!-- made by `tox run -e benchmarks-watch`, not by hand -->",
-        "[How to read it](../benchmarks.md).\n"
+        "[How it is measured, and how to read it](../benchmarks.md).\n"
         + ", ".join(f"{name} {value}" for name, value in made.items())
         + ".\n"
         + (measured.get("note") or load_of(results)),
@@ -364,11 +406,16 @@ def files(measured: Mapping[str, Any]) -> dict[str, str]:
         ),
     ]
     groups: tuple[tuple[str, str, Callable[[str], str]], ...] = (
+        (
+            "cold",
+            "Cold start: a fresh process, all waits at once (ECS)",
+            lambda group: side_by_side(results, group, COLD),
+        ),
         ("ecs", "ECS", lambda group: side_by_side(results, group)),
         ("emr", "EMR, the budget out of the way", lambda group: side_by_side(results, group)),
         (
             "emr, published budget",
-            "EMR, 1 000 steps on 20 clusters within the published budget",
+            "EMR, 20 clusters within the published budget",
             lambda group: columns(results, group, _budget_name),
         ),
         (
@@ -383,6 +430,8 @@ def files(measured: Mapping[str, Any]) -> dict[str, str]:
             texts += [f"## {title}", text(group)]
     if "triggerer" in measured:
         texts += ["## A real triggerer", triggerer_table(measured["triggerer"])]
+    if "restart" in measured:
+        texts += ["## A real triggerer restarts", restart_table(measured["restart"])]
     if "operators" in measured:
         texts += ["## Before anybody waits", operators_table(measured["operators"])]
     wrong = [

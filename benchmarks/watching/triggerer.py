@@ -3,7 +3,7 @@
 A real Airflow (`LocalAirflow`) makes a DAG run of as many mapped task instances; a pool without slots keeps
 them from workers. Then a script writes into Airflow's database what a worker writes when a task instance
 defers: the trigger's row, and the state. All else is stopped, and the triggerer's processes are measured from
-outside.
+outside. For a restart, the triggerer is stopped, too, before the task instances defer, and then started.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import tempfile
@@ -24,7 +25,10 @@ from watching.figures import spread, within
 from watching.one import Case, control_now, packed_arguments, trigger_class
 
 JOBS = 1000
-SETTLE, STEADY, ENDS_OVER, MOST_WAIT, LONGEST_START = 10.0, 30.0, 10.0, 120.0, 300.0
+SETTLE, STEADY, ENDS_OVER, MAX_WAIT, MAX_START = 10.0, 30.0, 10.0, 120.0, 300.0
+_BLOCKED = r"async thread was blocked for ([0-9.]+) seconds"
+"""Source: ``TriggerRunner.block_watchdog`` in ``airflow/jobs/triggerer_job_runner.py``."""
+
 _DAG = """
 from airflow.sdk import DAG, BaseOperator
 
@@ -48,12 +52,12 @@ from sqlalchemy import select
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.utils.session import create_session
-told = json.load(sys.stdin)
+reported = json.load(sys.stdin)
 with create_session() as session:
     found = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == "waits"))
     instances = {each.map_index: each for each in found}
-    for index, arguments in told["arguments"].items():
-        trigger = Trigger(told["classpath"], arguments)
+    for index, arguments in reported["arguments"].items():
+        trigger = Trigger(reported["classpath"], arguments)
         session.add(trigger)
         session.flush()
         instance = instances[int(index)]
@@ -64,21 +68,22 @@ with create_session() as session:
 """
 
 
-def measure_all(endpoint: Callable[[Any], Any]) -> dict[str, Any]:
+def measure_all(endpoint: Callable[[Any], Any], what: str = "triggerer") -> dict[str, Any]:
     """Measure both.
 
     :param endpoint: makes the context that runs the fake endpoint.
+    :param what: ``"triggerer"``: waits come to one that runs; ``"restart"``: it starts and finds them.
     """
     measured = {}
     for who in ("ours", "provider"):
-        measured[who] = measure(Case(who, "ecs", JOBS, 1), endpoint)
-        print("triggerer", who, json.dumps(measured[who]), flush=True)
+        measured[who] = measure(Case(who, "ecs", JOBS, 1), endpoint, what)
+        print(what, who, json.dumps(measured[who]), flush=True)
     return measured
 
 
-def measure(case: Case, endpoint: Callable[[Any], Any]) -> dict[str, Any]:
+def measure(case: Case, endpoint: Callable[[Any], Any], what: str = "triggerer") -> dict[str, Any]:
     """Measure one."""
-    from airflow_resilient.testing.local_airflow import LocalAirflow
+    from airflow_resilient.testing.airflow.local_airflow import LocalAirflow
 
     with contextlib.ExitStack() as stack:
         dags = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -108,35 +113,80 @@ def measure(case: Case, endpoint: Callable[[Any], Any]) -> dict[str, Any]:
         for component in ("scheduler", "dag-processor"):
             if component in airflow.components:
                 airflow.stop(component)
-        return _measure(case, aws.port, airflow, database)
+        measure_it = _measure_restart if what == "restart" else _measure
+        return measure_it(case, aws.port, airflow, database)
+
+
+def _defer(case: Case, airflow: Any, jobs: range) -> None:
+    """Write what a worker writes when these task instances defer."""
+    klass: Any = trigger_class(case)
+    arguments = {job: json.loads(packed_arguments(case, job)) for job in jobs}
+    reported = {"classpath": f"{klass.__module__}.{klass.__qualname__}", "arguments": arguments}
+    subprocess.run(
+        [airflow.python, "-c", _DEFER],
+        check=True,
+        input=json.dumps(reported),
+        text=True,
+        env=airflow.environment,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def _told(database: Path) -> dict[int, float]:
+    """When Airflow knew of the events, after the jobs were reported to end."""
+    until = time.time() + 1.0 + ENDS_OVER + MAX_WAIT
+    while _instances(database, "deferred") and time.time() < until:
+        time.sleep(0.5)
+    return _instances(database, "scheduled")
+
+
+def _measure_restart(case: Case, port: int, airflow: Any, database: Path) -> dict[str, Any]:
+    """Stop the triggerer, let all defer, and start it: as after a deploy, it finds all waits there."""
+    airflow.stop("triggerer")
+    began = time.time()
+    airflow.start("triggerer")
+    idle_start, pid = time.time() - began, airflow.pid("triggerer")
+    idle_cpu = _cpu(pid)
+    time.sleep(SETTLE)
+    idle_memory = _memory_kb(pid)
+    airflow.stop("triggerer")
+    _defer(case, airflow, range(case.jobs))
+    began = time.time()
+    airflow.start("triggerer")
+    pid = airflow.pid("triggerer")
+    polled = control_now(port, "wait", MAX_START)
+    start_cpu = _cpu(pid)
+    time.sleep(SETTLE)
+    memory = _memory_kb(pid) - idle_memory
+    ends = control_now(port, "end", 60.0, at=time.time() + 1.0, over=ENDS_OVER)["ends"]
+    reported = _told(database)
+    blocked = re.findall(_BLOCKED, airflow.log("triggerer", 1_000_000))
+    return {
+        "jobs": case.jobs,
+        "all_looked_at_s": polled["last"] - began if polled["asked"] == case.jobs else None,
+        "idle_start_s": idle_start,
+        "start_cpu_s": start_cpu,
+        "idle_start_cpu_s": idle_cpu,
+        "kb_per_wait": memory / case.jobs,
+        "blocked_s": max(map(float, blocked), default=0.0),
+        "delay_s": spread([reported[job] - ends[job] for job in reported]),
+        "lost": case.jobs - len(reported),
+        "early": sum(reported[job] < ends[job] for job in reported),
+    }
 
 
 def _measure(case: Case, port: int, airflow: Any, database: Path) -> dict[str, Any]:
     pid = airflow.pid("triggerer")
-    klass: Any = trigger_class(case)
-    classpath = f"{klass.__module__}.{klass.__qualname__}"
-
-    def defer(jobs: range) -> None:
-        told = {job: json.loads(packed_arguments(case, job)) for job in jobs}
-        subprocess.run(
-            [airflow.python, "-c", _DEFER],
-            check=True,
-            input=json.dumps({"classpath": classpath, "arguments": told}),
-            text=True,
-            env=airflow.environment,
-            stdout=subprocess.DEVNULL,
-        )
-
-    defer(range(1))  # what is loaded once is no part of the cost of a wait
+    _defer(case, airflow, range(1))  # what is loaded once is no part of the cost of a wait
     control_now(port, "wait", 60.0, warm=0)
     time.sleep(3)
     cpu = _cpu(pid)
     time.sleep(15)
     idle, before = (_cpu(pid) - cpu) * 4, _memory_kb(pid)
     cpu = _cpu(pid)
-    defer(range(1, case.jobs))
+    _defer(case, airflow, range(1, case.jobs))
     began = time.time()
-    looked = control_now(port, "wait", LONGEST_START)
+    polled = control_now(port, "wait", MAX_START)
     start_cpu = _cpu(pid) - cpu
     time.sleep(SETTLE)
     steady_from, cpu = time.time(), _cpu(pid)
@@ -144,23 +194,20 @@ def _measure(case: Case, port: int, airflow: Any, database: Path) -> dict[str, A
     steady_to, steady_cpu = time.time(), _cpu(pid) - cpu
     memory = _memory_kb(pid) - before
     ends = control_now(port, "end", 60.0, at=time.time() + 1.0, over=ENDS_OVER)["ends"]
-    until = time.time() + 1.0 + ENDS_OVER + MOST_WAIT
-    while _instances(database, "deferred") and time.time() < until:
-        time.sleep(0.5)
-    told = _instances(database, "scheduled")
-    calls = [when for when, _, _ in control_now(port, "tell", 60.0)["calls"]]
+    reported = _told(database)
+    calls = [when for when, _, _ in control_now(port, "report", 60.0)["calls"]]
     steady_calls = within(calls, steady_from, steady_to) / STEADY * 60
     return {
         "jobs": case.jobs,
-        "all_looked_at_s": looked["last"] - began if looked["asked"] == case.jobs else None,
+        "all_looked_at_s": polled["last"] - began if polled["asked"] == case.jobs else None,
         "start_cpu_s": start_cpu,
         "idle_cpu_s_per_minute": idle,
         "cpu_s_per_minute": steady_cpu / (steady_to - steady_from) * 60,
         "kb_per_wait": memory / (case.jobs - 1),
         "calls_per_wait_and_minute": steady_calls / case.jobs,
-        "delay_s": spread([told[job] - ends[job] for job in told]),
-        "lost": case.jobs - len(told),
-        "early": sum(told[job] < ends[job] for job in told),
+        "delay_s": spread([reported[job] - ends[job] for job in reported]),
+        "lost": case.jobs - len(reported),
+        "early": sum(reported[job] < ends[job] for job in reported),
     }
 
 

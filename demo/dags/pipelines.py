@@ -1,6 +1,6 @@
 """Five DAGs that share a pool of two slots; the steps of some read what the steps of others write.
 
-This is how they look with the amazon provider's operators.  For its second half the demo replaces the lines
+These are the DAGs with the amazon provider's operators.  For its second half the demo replaces the lines
 between the two markers by ``from airflow_resilient import …`` and changes nothing else.
 """
 

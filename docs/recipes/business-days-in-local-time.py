@@ -1,4 +1,4 @@
-"""A DAG that works on local business days; its tests look at a year of them."""
+"""A DAG that works on local business days; its tests check a year of them."""
 
 import logging
 from datetime import date, datetime, timedelta, timezone
@@ -38,7 +38,7 @@ DAYS = {
 
 with DAG(
     dag_id="business_days_in_local_time",
-    schedule="0 1 * * *",  # UTC, every day: which of them are business days, the gate says
+    schedule="0 1 * * *",  # UTC, every day; the gate lets business days pass
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     user_defined_macros={**local_macros(ZONE), "business_ds_add": business_ds_add},

@@ -1,4 +1,4 @@
-"""Containers that go on when the worker that started them is restarted."""
+"""Containers that keep running when the worker that started them is restarted."""
 
 from datetime import datetime, timedelta, timezone
 
@@ -13,9 +13,9 @@ from airflow_resilient import DockerOperator
 # START defaults
 DEFAULTS = {
     "retries": 2,
-    "retry_delay": timedelta(seconds=10),  # a retry takes over what runs: there is nothing to wait for
+    "retry_delay": timedelta(seconds=10),  # a retry takes over a container that runs, so it may come soon
     "execution_timeout": timedelta(hours=2),  # of one try, over all deferrals
-    "auto_remove": "success",  # what has failed stays, to be looked at
+    "auto_remove": "success",  # a failed container is kept for inspection
 }
 # END defaults
 
@@ -40,7 +40,7 @@ with DAG(
         command=["sh", "-c", "test -n \"$PASSWORD\" && echo loaded {{ ti.xcom_pull('export') }}"],
         private_environment={"PASSWORD": "from a secrets backend"},
         mem_limit="512m",
-        skip_on_exit_code=99,  # the container says that there was nothing to load
+        skip_on_exit_code=99,  # this code means: nothing to load
     )
     # END load
 

@@ -41,7 +41,7 @@ with DAG(
         network_configuration={"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
         awslogs_group="/ecs/nightly-load",
         awslogs_stream_prefix="ecs",
-        skip_on_exit_code=99,  # the container says that there was nothing to load
+        skip_on_exit_code=99,  # this code means: nothing to load
     )
     # END logs
 

@@ -9,7 +9,7 @@ from airflow_resilient import EmrAddStepsOperator, EmrStepSensor
 
 
 def spark_step(name: str, script: str) -> dict[str, Any]:
-    """One step, as boto3 takes it."""
+    """One step, in the format of boto3."""
     return {
         "Name": name,
         "ActionOnFailure": "CONTINUE",

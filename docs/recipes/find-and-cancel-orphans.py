@@ -1,4 +1,4 @@
-"""A maintenance DAG: every hour it looks for remote jobs that nobody wants, and ends them when told to."""
+"""A maintenance DAG: every hour it finds orphans, and cancels them if its parameter `cancel` is set."""
 
 from datetime import datetime, timedelta, timezone
 

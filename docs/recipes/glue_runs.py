@@ -1,10 +1,11 @@
-"""AWS Glue job runs as remote jobs. A module of its own, because triggerers import it and no DAG file."""
+"""AWS Glue job runs as remote jobs, in a module that triggerers can import, unlike DAG files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_resilient import AwsAccess, Cause, Claim, Job, Phase, RemoteJobOperator
+from airflow_resilient import AwsAccess, Cause, Claim, Job, Phase, RemoteJobOperator, RemoteService
 
 # START service
 PHASES = {
@@ -15,15 +16,14 @@ PHASES = {
     "STOPPED": Phase.CANCELLED,
     "SUCCEEDED": Phase.SUCCEEDED,
     **dict.fromkeys(["FAILED", "ERROR", "TIMEOUT", "EXPIRED"], Phase.FAILED),
-}  # a state that Glue may invent is no end: it is looked at again
+}  # any other state is no end: the run is polled again
 
 
-class GlueRuns:
-    """Glue takes no idempotency token; the claim travels as an argument of the run."""
+class GlueRuns(RemoteService):
+    """Glue takes no idempotency token; an argument of the run carries the claim."""
 
     def __init__(self, job_name: str, arguments: Mapping[str, str] | None = None, **access: Any) -> None:
         self.job_name, self.arguments, self.access = job_name, arguments or {}, AwsAccess(**access)
-        self.is_transient = self.access.is_transient
 
     def address(self) -> dict[str, Any]:
         return {"job_name": self.job_name, **self.access.address()}
@@ -34,23 +34,31 @@ class GlueRuns:
         return [job for job in jobs if job and job.claim in claims]
 
     def submit(self, claim: Claim) -> Job:
-        once = self.access.client("glue", retries=False)  # botocore would send it again: two runs
-        arguments = {**self.arguments, "--claim": str(claim)}
+        once = self.access.client("glue", retries=False)  # a second attempt would start a second run
+        arguments = {**self.arguments, "--claim": claim.full_name}
         run = once.start_job_run(JobName=self.job_name, Arguments=arguments)["JobRunId"]
         return Job(run, claim, Phase.QUEUED, datetime.now(timezone.utc).timestamp())
 
     def observe(self, jobs: Sequence[Job]) -> list[Job]:
-        client, looks = self.access.client("glue"), []
+        client, found = self.access.client("glue"), []
         for job in jobs:
             try:
-                looks.append(read_run(client.get_job_run(JobName=self.job_name, RunId=job.id)["JobRun"]))
+                seen = read_run(client.get_job_run(JobName=self.job_name, RunId=job.id)["JobRun"])
             except client.exceptions.EntityNotFoundException:
-                continue  # left out: unknown is no news
-        return [look for look in looks if look]
+                continue  # left out: Glue does not know it
+            if seen and seen.claim == job.claim:  # an id alone proves nothing
+                found.append(seen)
+        return found
 
     def cancel(self, job: Job, reason: str) -> Job:
-        self.access.client("glue").batch_stop_job_run(JobName=self.job_name, JobRunIds=[job.id])
-        return next(iter(self.observe([job])), job)
+        for seen in self.observe([job]):  # nothing is stopped that does not bear the claim
+            if seen.live:
+                self.access.client("glue").batch_stop_job_run(JobName=self.job_name, JobRunIds=[job.id])
+            return next(iter(self.observe([job])), seen)
+        return replace(job, phase=Phase.LOST, reason="Glue knows no such run of this task")
+
+    def is_transient(self, error: Exception) -> bool:
+        return self.access.is_transient(error)
 
 
 # END service
@@ -58,12 +66,12 @@ class GlueRuns:
 
 # START read
 def read_run(run: Mapping[str, Any]) -> Job | None:
-    """Translate one element of GetJobRuns; nothing when it bears no claim."""
+    """The job that an element of GetJobRuns describes; ``None`` if it carries no claim."""
     claim = Claim.read(run.get("Arguments", {}).get("--claim", ""))
     if claim is None:
         return None
     phase = PHASES.get(run["JobRunState"], Phase.RUNNING)
-    lost = run["JobRunState"] in {"ERROR", "EXPIRED"}  # Glue's doing, not the script's
+    lost = run["JobRunState"] in {"ERROR", "EXPIRED"}  # Glue ended it, not the script
     cause = Cause.USER if phase is Phase.CANCELLED else Cause.INFRASTRUCTURE if lost else Cause.APPLICATION
     return Job(
         run["Id"], claim, phase, run["StartedOn"].timestamp(), reason=run.get("ErrorMessage", ""), cause=cause

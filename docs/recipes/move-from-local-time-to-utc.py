@@ -29,7 +29,7 @@ def before(next_execution_date):
 
 # START after
 MESSAGE = {
-    # for those who work in New York
+    # for receivers that expect local dates
     "billing_date": "{{ data_interval_end | local_ds }}",
     "week_before": "{{ data_interval_end | local_ds_add(-7) }}",
     # rows of the local day, in a table that stores UTC
@@ -37,9 +37,9 @@ MESSAGE = {
     "rows_until": "{{ (data_interval_end | utc_day_range).end.isoformat() }}",
 }
 NEW = {
-    # a name that no other run has, in the hour that clocks repeat, too
+    # unique for each run, also in the hour that clocks repeat
     "file": "takings-{{ data_interval_end | local_ts_nodash_with_tz }}.csv",
-    # for those who work in UTC
+    # for receivers that expect UTC
     "run": "{{ data_interval_end.isoformat() }}",
 }
 

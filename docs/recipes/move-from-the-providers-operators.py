@@ -24,7 +24,7 @@ with DAG(
         cluster="etl",
         task_definition="report:12",
         overrides={},
-        reattach=True,  # accepted; a warning says that this is always so now
+        waiter_max_attempts=600,  # accepted, with a warning: execution_timeout limits the wait
     )
     steps = EmrAddStepsOperator(
         task_id="steps",
@@ -35,7 +35,7 @@ with DAG(
         task_id="sorted",
         job_flow_id="j-0123456789ABC",
         step_id="{{ ti.xcom_pull('steps')[0] }}",
-        deferrable=True,  # accepted; waiting always defers
+        deferrable=True,  # accepted, with a warning: waiting defers anyway
     )
     stopped = EcsTaskStateSensor(
         task_id="stopped",

@@ -58,7 +58,7 @@ def test_nothing_is_published_without_a_report(aws):
 # END failure
 
 
-# START trouble
+# START lost-answer
 def test_a_lost_answer_does_not_run_a_container_twice(aws):
     aws.fail_next("ecs:RunTask", carried_out=True)
 
@@ -68,4 +68,4 @@ def test_a_lost_answer_does_not_run_a_container_twice(aws):
     assert len(aws.ecs.tasks()) == 2
 
 
-# END trouble
+# END lost-answer

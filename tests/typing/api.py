@@ -21,12 +21,17 @@ from airflow_resilient import (
     JobLost,
     JobTimeout,
     LatestOnlyIntervalOperator,
+    LatestOnlyOperator,
     LocalTime,
     NotSubmitted,
+    OrphanSweepOperator,
     Phase,
+    PollPolicy,
     RemoteJobOperator,
-    RemoteJobs,
+    RemoteJobSensor,
+    RemoteService,
     ResilientError,
+    ServiceInfo,
     is_latest,
     local,
     local_filters,
@@ -59,6 +64,14 @@ EmrAddStepsOperator(
     wait_for_completion=True,
 )
 EmrStepSensor(task_id="emr_state", job_flow_id="j-1", step_id="s-1")
+OrphanSweepOperator(
+    task_id="sweep",
+    services=["ecs", "docker"],
+    scopes={"ecs": ["etl"], "docker": ("tcp://build:2375",)},
+    tls={"ca_cert": "ca.pem", "client_cert": "cert.pem", "client_key": "key.pem"},
+    cancel=True,
+)
+LatestOnlyOperator(task_id="latest_only")
 LatestOnlyIntervalOperator(
     task_id="gate",
     max_lateness=timedelta(minutes=5),
@@ -76,7 +89,7 @@ def once_an_hour(context: Context) -> bool:
     return is_latest(every=timedelta(hours=1)) and is_latest(context, max_lateness=timedelta(minutes=5))
 
 
-class Service:
+class Service(RemoteService):
     """The smallest service that a type checker accepts."""
 
     def find(self, claims: Sequence[Claim]) -> list[Job]:
@@ -98,11 +111,36 @@ class Service:
         return {}
 
 
+class Half(RemoteService):
+    """A service that lacks methods is refused by the type checker already."""
+
+    def find(self, claims: Sequence[Claim]) -> list[Job]:
+        return []
+
+
+Half()  # type: ignore[abstract]
+SERVICE = ServiceInfo("made_up", "Made-up jobs", "made_up_jobs:Service", "queue", access=())
+Service.connect({}).list_scopes()
+
+
 class Operator(RemoteJobOperator):
     """The smallest operator."""
 
-    def remote_jobs(self, context: Context) -> RemoteJobs:
+    def remote_jobs(self, context: Context) -> RemoteService:
         return Service()
+
+
+Operator(task_id="made_up", poll_policy=PollPolicy(interval=60.0))
+
+
+class Sensor(RemoteJobSensor):
+    """The smallest sensor."""
+
+    def remote_jobs(self, context: Context) -> RemoteService:
+        return Service()
+
+    def watched(self, context: Context) -> Job:
+        return Job("id", Claim("", 0), Phase.QUEUED, 0.0)
 
 
 def what_happened(error: ResilientError) -> str:

@@ -1,60 +1,74 @@
 """Imports of the package point one way, and importing it stays cheap."""
 
 import ast
+import io
+import re
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import airflow_resilient
+from airflow_resilient.registry import SERVICES
 
 PACKAGE = Path(airflow_resilient.__file__).parent
 
-SERVICES = {"docker", "ecs", "emr"}
-# From the bottom up: a module may import from its own layer and from those above it in this table.
-# A module that stands nowhere may import everything but `testing`, and nothing in the table may import it.
-LAYERS = (
-    ("the concept, with nothing but the standard library", {"jobs", "provider_info", "threads", "words"}),
-    ("which jobs nobody wants, the same", {"sweep"}),
-    ("what depends on the version of Airflow", {"compat"}),
-    ("what is raised", {"errors"}),
-    ("local time", {"timezones"}),
-    ("how many calls may be made", {"budget"}),
-    ("how waiting jobs are looked at together", {"watch"}),
-    ("what the configuration says about it", {"settings"}),
-    ("how AWS is reached", {"aws", "logs"}),
-    ("what AWS tells by itself, and what is told of it all", {"events", "metrics"}),
-    ("what is refused, and what parameters operators share", {"parameters"}),
-    (
-        "what defers: operators, sensors, triggers and the links they show",
-        {"links", "operators", "sidecars", "triggers"},
-    ),
-    ("services, one file each", SERVICES),
-    ("which runs of a DAG go on", {"latest_only"}),
-    ("what Airflow answers to somebody outside", {"airflow_api"}),
-    ("what a person on call asks", {"explain", "orphans"}),
-    ("the command line", {"cli", "__main__"}),
-    ("what Airflow finds by entry point", {"plugin"}),
-    ("the public names", {"__init__"}),
-    ("what users test with", {"testing"}),
-)
-RANK = {name: rank for rank, (_, names) in enumerate(LAYERS) for name in names}
-SERVICE_RANK = RANK["ecs"]
-STANDARD_LIBRARY_ONLY = {"budget", "jobs", "provider_info", "sweep", "threads", "watch", "words"}
+# What may import what, imports inside functions included; those for the type checker are not counted. A name
+# is a file at the top, a folder, or a file in a folder. A folder may import from itself, and everything
+# may import from a package's own docstring-only `__init__`.
+MAY_IMPORT: dict[str, set[str]] = {
+    "core": set(),
+    "watching": {"core"},
+    "aws": {"core", "compat", "watching.budget"},
+    "compat": {"core.threads"},
+    "settings": {"core", "compat"},
+    "errors": {"core", "compat"},
+    "registry": {"core"},
+    "deployment": {"core", "compat", "errors", "registry"},
+    "parameters": {"core", "settings", "errors"},
+    "background": {"core", "compat", "settings", "registry", "deployment", "aws", "watching"},
+    "triggers": {"core", "compat", "background", "deployment", "watching"},
+    "operators": {"core", "compat", "settings", "errors", "parameters", "deployment", "triggers"},
+    "sensors": {"core", "compat", "settings", "errors", "parameters", "deployment", "triggers"},
+    "services": {
+        "core",
+        "aws",
+        "watching.budget",
+        "compat",
+        "settings",
+        "errors",
+        "parameters",
+        "operators",
+        "sensors",
+    },
+    "operations": {"core", "compat", "errors", "parameters", "deployment", "registry"},
+    "scheduling": {"compat", "settings", "errors", "parameters"},
+    "plugin": {"scheduling"},
+    "provider_info": {"registry", "settings"},
+    "cli": {"registry", "operations"},
+    "__main__": {"cli"},
+    "__init__": {"registry"},
+}
 # Half a second and more, each: imported where used, so that parsing a DAG file does not pay for them.
 HEAVY = ("airflow.providers", "boto3", "botocore", "docker", "httpx", "moto", "matplotlib", "requests")
 # Loads its names one by one when they are asked for, and exists to be imported on every version.
 LIGHT = "airflow.providers.common.compat.sdk"
 
 
-def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+def modules(folder: str = "") -> list[Path]:
+    return sorted(path for path in (PACKAGE / folder).rglob("*.py"))
 
 
 def name_of(path: Path) -> str:
-    """`testing/aws.py` is `testing`: a folder has one place in the table."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+    """`aws/access.py` is `aws.access`, `aws/__init__.py` is `aws`, and the package itself `__init__`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+NAMES = {name_of(path): path for path in modules()}
+OURS = [name for name in NAMES if name.split(".")[0] != "testing"]
 
 
 def is_type_checking(node: ast.AST) -> bool:
@@ -78,7 +92,7 @@ def statements(nodes: list[ast.stmt], *, at_import: bool) -> Iterator[ast.stmt]:
 
 
 def imported(source: str, *, package: tuple[str, ...] = (), at_import: bool) -> Iterator[str]:
-    """Full names of what a module imports; `package` is where it lives below `airflow_resilient`."""
+    """Full names of what a module imports, names that it takes included; `package` is where it lives."""
     for node in statements(ast.parse(source).body, at_import=at_import):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -86,64 +100,128 @@ def imported(source: str, *, package: tuple[str, ...] = (), at_import: bool) -> 
             here = ("airflow_resilient", *package)
             base = ".".join(here[: len(here) + 1 - node.level]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
-            if module == "airflow_resilient":  # from . import jobs
-                yield from (f"{module}.{alias.name}" for alias in node.names)
-            else:
-                yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def own(names: Iterator[str]) -> Iterator[str]:
+def own(names: Iterator[str]) -> set[str]:
     """Which of our own modules these are."""
+    found = set()
     for name in names:
         parts = name.split(".")
-        if parts[0] == "airflow_resilient" and len(parts) > 1:
-            yield parts[1]
+        if parts[0] != "airflow_resilient":
+            continue
+        # The longest name that is a module; what is left is a name in it.
+        for end in range(len(parts), 0, -1):
+            if (module := ".".join(parts[1:end]) or "__init__") in NAMES:
+                found.add(module)
+                break
+    return found
 
 
-def imported_by(path: Path, *, at_import: bool) -> Iterator[str]:
-    return imported(path.read_text(), package=path.relative_to(PACKAGE).parent.parts, at_import=at_import)
+def imported_by(name: str, *, at_import: bool) -> Iterator[str]:
+    path = NAMES[name]
+    package = path.relative_to(PACKAGE).parent.parts
+    return imported(path.read_text(), package=package, at_import=at_import)
 
 
-@pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_imports_point_one_way(path):
-    name = name_of(path)
-    if name == "__init__":  # loads public names on demand, from everywhere
-        return
-    rank = RANK.get(name, SERVICE_RANK)
-    wrong = [
+def is_within(name: str, place: str) -> bool:
+    return name == place or name.startswith(f"{place}.")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_module_imports_only_what_its_folder_may(name):
+    place = name.split(".")[0]
+    allowed = {place, *MAY_IMPORT[place]}
+    wrong = {
         other
-        for other in own(imported_by(path, at_import=False))
-        if RANK.get(other, SERVICE_RANK if rank >= SERVICE_RANK else len(LAYERS)) > rank
-    ]
-    assert not wrong, f"{name} stands below {wrong} in LAYERS"
+        for other in own(imported_by(name, at_import=False))
+        if not any(is_within(other, each) for each in allowed)
+    }
+    assert not wrong, f"{place} may not import {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("path", [path for path in modules() if name_of(path) in SERVICES], ids=name_of)
-def test_a_service_is_one_file_and_knows_no_other_service(path):
-    others = SERVICES - {name_of(path)}
-    assert not others.intersection(own(imported_by(path, at_import=False)))
+def test_no_file_is_in_a_circle_of_imports():
+    arrows = {name: own(imported_by(name, at_import=False)) - {name} for name in NAMES}
+    left = dict(arrows)
+    while leaves := [name for name, others in left.items() if not others & left.keys()]:
+        for name in leaves:
+            del left[name]
+    assert not left, "these import each other, or what imports each other"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_knows_no_other_service(service):
+    others = tuple(f"services.{other}" for other in SERVICES if other != service)
+    for name in NAMES:
+        if is_within(name, f"services.{service}"):
+            assert not [
+                each for each in own(imported_by(name, at_import=False)) if each.startswith(others)
+            ], name
+
+
+def test_the_registry_names_every_folder_of_a_service():
+    folders = {path.parent.name for path in (PACKAGE / "services").glob("*/service.py")}
+    assert folders == set(SERVICES)
+    assert {path.name for path in (PACKAGE / "services").iterdir() if path.is_dir()} - {
+        "__pycache__"
+    } == folders
+
+
+def words_of_code(source: str) -> Iterator[tuple[int, str]]:
+    """Names and texts of a module with their lines, without comments and docstrings."""
+    docstrings = {
+        node.value.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in (tokenize.NAME, tokenize.STRING) and token.start[0] not in docstrings:
+            yield token.start[0], token.string
+
+
+SERVICE_WORDS = re.compile(r"(?i)(?<![a-z])(ecs|emr|docker)(?![a-z])")
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in modules() if name_of(path) in STANDARD_LIBRARY_ONLY], ids=name_of
+    "name", [name for name in OURS if name.split(".")[0] not in ("services", "registry", "__init__")]
 )
-def test_the_concept_needs_the_standard_library_only(path):
+def test_code_outside_of_its_folder_names_no_service(name):
+    found = [
+        (line, word) for line, word in words_of_code(NAMES[name].read_text()) if SERVICE_WORDS.search(word)
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in OURS if is_within(name, "core") or re.fullmatch(r"services\.\w+\.service", name)],
+)
+def test_the_core_and_what_services_say_of_themselves_need_the_standard_library_only(name):
     foreign = {
-        name
-        for name in imported_by(path, at_import=False)
-        if name.split(".")[0] not in {*sys.stdlib_module_names, "airflow_resilient"}
+        other
+        for other in imported_by(name, at_import=False)
+        if other.split(".")[0] not in {*sys.stdlib_module_names, "airflow_resilient"}
     }
     assert not foreign
+    assert all(is_within(other, "core") for other in own(imported_by(name, at_import=False)))
 
 
-@pytest.mark.parametrize("path", [path for path in modules() if name_of(path) != "testing"], ids=name_of)
-def test_importing_a_module_imports_nothing_heavy(path):
+@pytest.mark.parametrize("name", OURS)
+def test_importing_a_module_imports_nothing_heavy(name):
     heavy = [
-        name
-        for name in imported_by(path, at_import=True)
-        if name != LIGHT and any(name == root or name.startswith(f"{root}.") for root in HEAVY)
+        other
+        for other in imported_by(name, at_import=True)
+        if not is_within(other, LIGHT) and any(is_within(other, root) for root in HEAVY)
     ]
     assert not heavy, f"import {heavy} in the function that uses it, or under TYPE_CHECKING"
+
+
+def test_nothing_but_itself_imports_what_users_test_with():
+    assert not [
+        name
+        for name in OURS
+        if any(is_within(each, "testing") for each in own(imported_by(name, at_import=False)))
+    ]
 
 
 READER = [
@@ -156,8 +234,8 @@ READER = [
     pytest.param(
         "if TYPE_CHECKING:\n    import boto3\nelse:\n    import moto", ["moto"], id="for-the-type-checker"
     ),
-    pytest.param("from . import jobs", ["airflow_resilient.jobs"], id="a-module-of-ours"),
-    pytest.param("from .jobs import Claim", ["airflow_resilient.jobs"], id="a-name-of-ours"),
+    pytest.param("from . import compat", ["airflow_resilient.compat"], id="a-module-of-ours"),
+    pytest.param("from .core.job import Claim", ["airflow_resilient.core.job.Claim"], id="a-name-of-ours"),
 ]
 
 
@@ -166,10 +244,19 @@ def test_the_reader_of_imports_sees_what_runs_at_import(source, names):
     assert list(imported(source, at_import=True)) == names
 
 
-def test_the_reader_of_imports_knows_where_a_module_lives():
-    found = imported("from ..jobs import Claim", package=("testing",), at_import=True)
-    assert list(own(found)) == ["jobs"]
+@pytest.mark.parametrize(
+    ("source", "package", "module"),
+    [
+        pytest.param("from ..core.job import Claim", ("watching",), "core.job", id="a-name-in-a-module"),
+        pytest.param("from ..core import job", ("watching",), "core.job", id="a-module-in-a-folder"),
+        pytest.param("from ...settings import current", ("services", "ecs"), "settings", id="at-the-top"),
+        pytest.param("from . import metrics", ("watching",), "watching.metrics", id="a-neighbour"),
+    ],
+)
+def test_the_reader_of_imports_knows_where_a_module_lives(source, package, module):
+    assert own(imported(source, package=package, at_import=True)) == {module}
 
 
-def test_every_module_stands_in_at_most_one_layer():
-    assert sum(len(names) for _, names in LAYERS) == len(RANK)
+def test_the_reader_of_words_passes_over_comments_and_docstrings():
+    source = '"""ecs"""\n# ecs\ndef f():\n    """Say ecs."""\n    return "ecs"\n'
+    assert [line for line, word in words_of_code(source) if SERVICE_WORDS.search(word)] == [5]

@@ -1,4 +1,4 @@
-"""The operator's and the sensor's whole way through Airflow's classes, over a service in memory."""
+"""The operator's whole way through Airflow's classes, over a service in memory."""
 
 from __future__ import annotations
 
@@ -12,53 +12,54 @@ import pytest
 
 from airflow_resilient import (
     InvalidParameter,
-    Job,
     JobCancelled,
     JobFailed,
+    JobLost,
     JobTimeout,
+    JobUnreachable,
     NoCapacity,
-    Patience,
+    NotSubmitted,
     Phase,
+    PollPolicy,
     RemoteJobOperator,
-    RemoteJobSensor,
-    Unobservable,
     compat,
+    settings,
 )
-from airflow_resilient.jobs import Cause, Claim
+from airflow_resilient.compat import AirflowFailException, airflow_version
+from airflow_resilient.core.job import Cause, Claim
 from airflow_resilient.testing import InMemoryJobs, TaskTries
-from airflow_resilient.testing.memory import Crash, JobPlan
-from airflow_resilient.testing.tries import Deferred
+from airflow_resilient.testing.in_memory_jobs import Crash, JobPlan
+from airflow_resilient.testing.task_tries import Deferred
 
-QUICK = Patience(poll=0.05, first=0.01, longest=0.1, missing=3, missing_for=0.0, refused=3)
+if airflow_version() >= (3, 2):
+    from airflow.sdk.exceptions import AirflowTaskTimeout
+else:
+    from airflow.exceptions import AirflowTaskTimeout
+
+QUICK = PollPolicy(
+    interval=0.05,
+    first_interval=0.01,
+    max_backoff=0.1,
+    lost_after_polls=3,
+    lost_after_seconds=0.0,
+    give_up_after_denials=3,
+)
 
 
 class Operator(RemoteJobOperator):
     def __init__(self, *, jobs, wait=True, **kwargs):
-        super().__init__(patience=QUICK, **kwargs)
+        super().__init__(poll_policy=QUICK, **kwargs)
         self.jobs = jobs
         self.wait_for_completion = wait
-        self.told = []
 
     def remote_jobs(self, context):
         return InMemoryJobs(self.jobs)
 
     def _policy(self):
-        return replace(super()._policy(), first_backoff=0.05, first_pause=0.01, longest_backoff=0.1)
+        return replace(super()._policy(), first_backoff=0.05, first_pause=0.01, max_backoff=0.1)
 
     def submitted(self, context, job):
-        context["ti"].xcom_push(key="told", value=job.id)
-
-
-class Sensor(RemoteJobSensor):
-    def __init__(self, *, jobs, job, **kwargs):
-        super().__init__(poke_interval=0.05, **kwargs)
-        self.jobs, self.job = jobs, job
-
-    def remote_jobs(self, context):
-        return InMemoryJobs(self.jobs)
-
-    def watched(self, context):
-        return Job(self.job, Claim("a" * 16, 1), Phase.QUEUED, 0.0, "memory")
+        context["ti"].xcom_push(key="pushed", value=job.id)
 
 
 @pytest.fixture
@@ -74,10 +75,10 @@ def test_a_job_is_submitted_once_watched_without_a_slot_and_its_id_returned(jobs
     tries = TaskTries(operator(jobs))
     deferred = tries.start()
     assert isinstance(deferred, Deferred)
-    assert tries.xcoms["told"] == "job-1"
+    assert tries.xcoms["pushed"] == "job-1"
     assert tries.finish(deferred) == "job-1"
     assert jobs.calls["submit"] == 1
-    assert jobs.calls["find"] == 0, "a first try has nothing to look for"
+    assert jobs.calls["find"] == 0, "a first try has nothing to search for"
 
 
 def test_a_crash_right_after_the_service_accepted_the_job_costs_no_second_job(jobs):
@@ -89,7 +90,7 @@ def test_a_crash_right_after_the_service_accepted_the_job_costs_no_second_job(jo
     assert len(jobs.history) == 1
 
 
-def test_a_job_that_ended_while_nobody_looked_is_adopted(jobs):
+def test_a_job_that_ended_while_nobody_polled_is_adopted(jobs):
     tries = TaskTries(operator(jobs, retries=1))
     tries.start()
     jobs.advance(60)
@@ -148,7 +149,7 @@ def test_infrastructure_retries_are_bounded(jobs):
     assert len(jobs.history) == 2
 
 
-def test_no_capacity_is_asked_again_and_then_said(jobs):
+def test_without_capacity_it_is_submitted_again_and_then_reported(jobs):
     jobs.refuse(3)
     with pytest.raises(NoCapacity):
         TaskTries(operator(jobs)).run()
@@ -198,7 +199,7 @@ def test_airflow_s_own_limit_comes_after_ours_where_it_would_keep_us_from_cancel
     tries = TaskTries(lambda: task)
     deferred = tries.start()
     assert deferred.kwargs["deadline"] == pytest.approx(tries.started.timestamp() + 20)
-    moved = timedelta(seconds=380) if compat.enforces_timeout_over_deferrals() else timedelta(seconds=20)
+    moved = timedelta(seconds=380)
     assert task.execution_timeout == moved
 
 
@@ -230,13 +231,13 @@ def test_a_trigger_that_timed_out_or_crashed_spends_no_retry_and_makes_no_second
     assert (tries.try_number, len(jobs.history)) == (1, 1)
 
 
-def test_a_trigger_that_crashes_for_ever_fails_the_try_in_the_end_and_leaves_the_job(jobs):
+def test_a_trigger_that_always_crashes_fails_the_try_in_the_end_and_leaves_the_job(jobs):
     jobs.plan(seconds=None)
     tries = TaskTries(operator(jobs, retries=1))
     tries.start()
     for _ in range(5):
         assert isinstance(tries.resume_failed("Trigger failure"), Deferred)
-    with pytest.raises(Unobservable, match=r"6 times in a row.*job-1 may still run.*installed"):
+    with pytest.raises(JobUnreachable, match=r"6 times in a row.*job-1 may still run.*installed"):
         tries.resume_failed("Trigger failure")
     assert len(jobs.live()) == 1
     assert tries.start().kwargs["jobs"][0]["id"] == "job-1", "the next try takes it over"
@@ -253,7 +254,7 @@ def test_a_trigger_that_crashes_now_and_then_is_forgiven(jobs):
     assert deferred.kwargs["memory"]["crashes"] == 0
 
 
-def test_the_failure_of_a_job_watched_by_a_crashed_trigger_is_news_and_is_reported(jobs):
+def test_the_failure_of_a_job_watched_by_a_crashed_trigger_is_reported(jobs):
     jobs.plan(JobPlan(0.01, phase=Phase.FAILED))
     tries = TaskTries(operator(jobs, retries=1))
     tries.start()
@@ -287,7 +288,7 @@ def test_a_service_that_refuses_to_be_asked_fails_the_task_and_leaves_the_job(jo
     jobs.plan(seconds=None)
     jobs.fail_next(PermissionError("AccessDenied"), "observe", times=3)
     tries = TaskTries(operator(jobs, retries=1))
-    with pytest.raises(Unobservable, match="AccessDenied"):
+    with pytest.raises(JobUnreachable, match="AccessDenied"):
         tries.run()
     assert len(jobs.live()) == 1
     deferred = tries.start()
@@ -303,7 +304,7 @@ def test_nobody_waits_for_a_job_when_wait_for_completion_is_off(jobs):
 def test_mapped_task_instances_have_jobs_of_their_own(jobs):
     for map_index in (0, 1):
         TaskTries(operator(jobs), map_index=map_index).run()
-    assert len({real.claim.family for real in jobs.history}) == 2
+    assert len({real.claim.task_key for real in jobs.history}) == 2
 
 
 def test_two_deployments_with_namespaces_of_their_own_never_touch_each_others_jobs(jobs, monkeypatch):
@@ -324,70 +325,144 @@ def test_what_the_trigger_stores_is_json_and_small(jobs):
     assert len(json.dumps(deferred.kwargs)) < 2000
 
 
+# --- on_kill --------------------------------------------------------------------------------------
+
+
+class Made:
+    """The operators that tries have made; the last one is that of the latest visit."""
+
+    def __init__(self, jobs, **kwargs):
+        self.all, self.make = [], operator(jobs, **kwargs)
+
+    def __call__(self):
+        self.all.append(self.make())
+        return self.all[-1]
+
+    def pass_deadline(self):
+        last = self.all[-1]
+        last.execution_timeout = last._limit = timedelta(0)
+        return last
+
+
 @pytest.mark.parametrize("limit", [None, timedelta(hours=1)], ids=["without-deadline", "before-the-deadline"])
 def test_a_stopping_worker_leaves_the_job_to_the_next_try(jobs, limit):
     jobs.plan(seconds=None)
-    made = []
-
-    def make():
-        made.append(operator(jobs, retries=1, execution_timeout=limit)())
-        return made[-1]
-
-    tries = TaskTries(make)
-    tries.start()
-    made[-1].on_kill()
+    made = Made(jobs, retries=1, execution_timeout=limit)
+    TaskTries(made).start()
+    made.all[-1].on_kill()
     assert len(jobs.live()) == 1
 
 
 def test_a_worker_that_is_stopped_because_of_the_deadline_cancels_the_job(jobs):
     jobs.plan(seconds=None)
-    made = []
-
-    def make():
-        made.append(operator(jobs, execution_timeout=timedelta(hours=1))())
-        return made[-1]
-
-    TaskTries(make).start()
-    made[-1].execution_timeout = made[-1]._limit = timedelta(0)  # an hour has passed
-    made[-1].on_kill()
+    made = Made(jobs, execution_timeout=timedelta(hours=1))
+    TaskTries(made).start()
+    jobs.throttle(2, "cancel")
+    made.pass_deadline().on_kill()
     assert jobs.live() == []
 
 
-def test_a_sensor_waits_for_a_job_of_somebody_else(jobs):
-    job = jobs.submit(Claim("b" * 16, 1))
-    tries = TaskTries(lambda: Sensor(task_id="wait", jobs=jobs.name, job=job.id))
-    assert tries.run() is None
-
-
-def test_a_sensor_fails_when_the_job_fails_and_never_cancels(jobs):
-    jobs.plan(JobPlan(0.01, phase=Phase.FAILED, reason="exit code 3"))
-    job = jobs.submit(Claim("b" * 16, 1))
-    with pytest.raises(JobFailed, match="exit code 3"):
-        TaskTries(lambda: Sensor(task_id="wait", jobs=jobs.name, job=job.id)).run()
-    assert jobs.calls["cancel"] == 0
-
-
-def test_a_triggerer_that_comes_back_after_the_deadline_looks_before_it_says_so(jobs):
-    job = jobs.submit(Claim("b" * 16, 1))
-    tries = TaskTries(lambda: Sensor(task_id="wait", jobs=jobs.name, job=job.id, timeout=0))
-    deferred = tries.start()
-    jobs.finish(job)
-    assert deferred.kwargs["deadline"] <= time.time()
-    assert tries.finish(deferred) is None
-
-
-def test_a_sensor_times_out_as_airflow_s_sensors_do(jobs):
-    from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
-
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("on_timeout", ["cancel", "leave"])
+def test_the_deadline_in_the_middle_of_a_submission_leaves_no_job(jobs, moment, on_timeout):
     jobs.plan(seconds=None)
-    job = jobs.submit(Claim("b" * 16, 1))
-    with pytest.raises(AirflowSensorTimeout, match="timeout is 0"):
-        TaskTries(lambda: Sensor(task_id="wait", jobs=jobs.name, job=job.id, timeout=0.2)).run()
-    with pytest.raises(AirflowSkipException):
-        TaskTries(
-            lambda: Sensor(task_id="wait", jobs=jobs.name, job=job.id, timeout=0.2, soft_fail=True)
-        ).run()
-    assert len(jobs.live()) == 1
+    made = Made(jobs, execution_timeout=timedelta(hours=1), on_timeout=on_timeout)
+    jobs.fail_next(AirflowTaskTimeout(), "submit", moment)
+    with pytest.raises(AirflowTaskTimeout):
+        TaskTries(made).start()
+    made.pass_deadline().on_kill()
+    assert len(jobs.live()) == (on_timeout == "leave" and moment == "after")
+
+
+def test_a_deadline_cancels_no_job_of_an_earlier_number(jobs):
+    jobs.plan(seconds=None)
+    made = Made(jobs, retries=1, execution_timeout=timedelta(hours=1))
+    tries = TaskTries(made)
+    jobs.crash("submit", "after")
+    with pytest.raises(Crash):
+        tries.start()
+    jobs.fail_next(AirflowTaskTimeout(), "find", "after")
+    with pytest.raises(AirflowTaskTimeout):
+        tries.start()
+    made.pass_deadline().on_kill()
+    assert len(jobs.live()) == 1, "the next try takes it over, or cancels it"
+
+
+def test_a_service_that_cannot_cancel_at_the_deadline_is_reported_and_raises_nothing(jobs, caplog, capsys):
+    jobs.plan(seconds=None)
+    made = Made(jobs, execution_timeout=timedelta(hours=1))
+    TaskTries(made).start()
+    jobs.fail_next(PermissionError("denied"), "cancel")
+    made.pass_deadline().on_kill()
+    assert "job-1 may still run: PermissionError: denied" in caplog.text + capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("method", "submitted"), [("find", 0), ("submit", 1)])
+def test_a_signal_in_the_middle_of_a_visit_submits_nothing_more_and_loses_nothing(jobs, method, submitted):
+    """A worker gets SIGTERM; Airflow calls on_kill, which returns, and the visit goes on."""
+    jobs.plan(seconds=None)
+    made = Made(jobs, retries=1)
+    tries = TaskTries(made)
+    tries.try_number = 1 if method == "find" else 0
+
+    def signalled(called, moment):
+        if (called, moment) == (method, "after"):
+            made.all[-1].on_kill()
+
+    jobs._account.interfere = signalled
+    deferred = tries.start()
+    assert isinstance(deferred, Deferred)
+    assert len(jobs.history) == submitted
+    jobs._account.interfere = None
+    deferred = tries.resume(deferred, tries.watch(deferred)) if not submitted else deferred
+    jobs.finish(jobs.history[0])
+    assert tries.finish(deferred) == "job-1"
+    assert len(jobs.history) == 1
+
+
+def test_the_deadline_is_extended_once_however_often_airflow_prepares_the_task(jobs):
+    task = operator(jobs, execution_timeout=timedelta(hours=1))()
+    context = TaskTries(operator(jobs)).context(task)
+    limits = []
+    for _ in range(3):
+        task.pre_execute(context)
+        limits.append(task.execution_timeout)
+    assert limits[0] == limits[1] == limits[2] > timedelta(hours=1)
+
+
+# --- errors that do not pass ----------------------------------------------------------------------
+
+
+def test_a_try_that_cannot_submit_fails_with_the_last_error(jobs, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__AIRFLOW_RESILIENT__TRANSIENT_ERROR_TIMEOUT", "60")
+    settings.reread()
+    jobs.fail_next(ConnectionRefusedError("nobody listens"), times=100)
+    tries = TaskTries(operator(jobs, retries=1))
+    deferred = tries.start()
+    memory = {**deferred.kwargs["memory"], "transient_for": 61.0}
+    event = {"memory": memory, "jobs": [], "time": True, "refused": None, "log": []}
+    with pytest.raises(
+        NotSubmitted, match=r"no job was submitted: 4 errors in 1 min, the last: .*nobody"
+    ) as error:
+        tries.resume(deferred, event)
+    assert not isinstance(error.value, AirflowFailException), "Airflow's retries apply"
+
+
+def test_a_retry_that_cannot_search_says_that_a_job_may_run(jobs):
+    jobs.plan(seconds=None)
+    tries = TaskTries(operator(jobs, retries=2))
+    jobs.crash("submit", "after")
+    with pytest.raises(Crash):
+        tries.start()
+    jobs.fail_next(ConnectionRefusedError("nobody listens"), times=100)
+    deferred = tries.start()
+    memory = {**deferred.kwargs["memory"], "transient_for": 3601.0}
+    event = {"memory": memory, "jobs": [], "time": True, "refused": None, "log": []}
+    with pytest.raises(JobUnreachable, match="A job of an earlier try may still run"):
+        tries.resume(deferred, event)
+    jobs._account.faults.clear()
+    deferred = tries.start()
+    assert deferred.kwargs["jobs"][0]["id"] == "job-1", "the next try takes it over"
 
 
 @pytest.mark.parametrize(
@@ -412,3 +487,100 @@ def test_a_service_that_the_triggerer_cannot_import_is_refused_before_anything_i
     with pytest.raises(InvalidParameter, match="triggerer cannot import"):
         TaskTries(lambda: Mine(task_id="sort", jobs=jobs.name)).start()
     assert jobs.history == []
+
+
+# --- whose job it is ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "xcom",
+    [
+        pytest.param("nonsense", id="a-text"),
+        pytest.param([{"seen": 1}], id="a-list"),
+        pytest.param({"started": "now", "seen": [], "own_job_ids": []}, id="no-time"),
+        pytest.param(None, id="nothing"),
+    ],
+)
+def test_an_xcom_that_is_no_memory_costs_a_search_and_nothing_else(jobs, xcom):
+    tries = TaskTries(operator(jobs))
+    tries.start()
+    tries.xcoms["remote_job"] = xcom
+    assert tries.finish(tries.resume_failed()) == "job-1"
+    assert len(jobs.history) == 1
+
+
+def _job_of(tries):
+    """The job whose end a try reports when its trigger has crashed."""
+    try:
+        return tries.finish(tries.resume_failed())
+    except JobLost as error:
+        return f"{error.job.id} lost"
+
+
+def test_an_xcom_that_names_a_job_of_somebody_else_neither_stops_it_nor_reports_it(jobs):
+    theirs = jobs.submit(Claim("a" * 16, 1))
+    jobs.finish(theirs)
+    jobs.plan(seconds=None)
+    still = jobs.submit(Claim("b" * 16, 1))
+    for phase in ("succeeded", "running"):
+        for named in (theirs, still):
+            jobs.plan(seconds=0.05)
+            tries = TaskTries(
+                operator(jobs, execution_timeout=timedelta(seconds=5)), run_id=f"{phase}-{named.id}"
+            )
+            tries.start()
+            (own,) = tries.xcoms["remote_job"]["seen"]
+            tries.xcoms["remote_job"]["seen"] = [{**own, "id": named.id, "phase": phase}]
+            tries.xcoms["remote_job"]["own_job_ids"] = [named.id]
+            assert _job_of(tries) in (own["id"], f"{named.id} lost")
+    assert jobs.real(still).stop_asked is None
+
+
+def test_a_made_up_start_does_not_put_off_the_deadline(jobs):
+    jobs.plan(seconds=None)
+    tries = TaskTries(operator(jobs, execution_timeout=timedelta(seconds=0.3)))
+    tries.start()
+    tries.xcoms["remote_job"]["started"] = time.time() + 1e6
+    with pytest.raises(JobTimeout):
+        tries.finish(tries.resume_failed())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(1, 3, id="raised"),
+        pytest.param(3, 4, id="raised-by-one"),
+        pytest.param(3, 1, id="lowered"),
+    ],
+)
+def test_a_clear_is_honoured_though_retries_change_before_its_run(jobs, before, after):
+    retries = [before]
+    tries = TaskTries(lambda: Operator(task_id="sort", jobs=jobs.name, retries=retries[0]))
+    assert tries.run() == "job-1"
+    tries.clear()
+    retries[0] = after
+    assert tries.run() == "job-2"
+
+
+@pytest.mark.parametrize(("scheduler", "worker"), [(3, 0), (0, 3), (2, 5)])
+def test_retries_adopt_a_job_though_workers_read_other_retries_than_the_scheduler(jobs, scheduler, worker):
+    jobs.plan(seconds=None)
+    tries = TaskTries(operator(jobs, retries=worker), max_tries=scheduler or 1)
+    for _ in range(4):
+        assert isinstance(tries.start(), Deferred)  # and its worker dies
+    assert (len(jobs.history), jobs.calls["cancel"]) == (1, 0)
+
+
+def test_a_stale_worker_leaves_the_job_to_the_next_try_at_its_deadline(jobs, monkeypatch):
+    jobs.plan(seconds=None)
+    tries = TaskTries(operator(jobs, execution_timeout=timedelta(seconds=0.2)))
+    deferred = tries.start()
+    payload = tries.watch(deferred)
+    monkeypatch.setattr(compat, "state_of", lambda ti: "deferred")
+    with pytest.raises(JobTimeout, match="another try of this task instance has taken over"):
+        tries.resume(deferred, payload)
+    assert jobs.calls["cancel"] == 0
+    monkeypatch.setattr(compat, "state_of", lambda ti: "running")
+    with pytest.raises(JobTimeout, match="job-1 cancelled"):
+        tries.resume(deferred, payload)
+    assert jobs.calls["cancel"] == 1

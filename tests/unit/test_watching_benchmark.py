@@ -9,7 +9,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from watching import cases, endpoint, figures, names, report
-from watching.one import Case, measure
+from watching.__main__ import run_one
+from watching.one import Case, measure, over_budgets
 
 RESULT = {
     "group": "ecs",
@@ -43,26 +44,31 @@ def test_calls_that_aws_would_have_refused(times, over):
     assert figures.over_budget(times, rate=1.0, burst=10.0) == over
 
 
+def test_each_operation_has_a_budget_of_its_own():
+    calls = [(0.0, "ListSteps")] * 10 + [(0.0, "DescribeStep")] * 12
+    assert over_budgets(calls) == 2
+
+
 def test_both_stand_side_by_side_with_their_ratio():
-    told = report.side_by_side([RESULT, THEIRS], "ecs")
-    assert "### 1 000 waits on one cluster" in told
-    assert "| API calls per wait and minute | 0.062 | 6.000 | 1/96 |" in told
-    assert "| memory per wait (kB) | 15.0 | 1 500.0 | 1/100 |" in told
+    text = report.side_by_side([RESULT, THEIRS], "ecs")
+    assert "### 1 000 waits on one cluster" in text
+    assert "| API calls per wait and minute | 0.062 | 6.000 | 1/96 |" in text
+    assert "| memory per wait (kB) | 15.0 | 1 500.0 | 1/100 |" in text
 
 
 def test_what_was_not_measured_is_not_claimed():
-    told = report.side_by_side([RESULT], "ecs")
-    assert "| memory per wait (kB) | 15.0 | not measured |  |" in told
+    text = report.side_by_side([RESULT], "ecs")
+    assert "| memory per wait (kB) | 15.0 | not measured |  |" in text
     failed = {**THEIRS, "error": "not done within 600 s"}
     written = report.files({"runs": [RESULT, failed]})["_generated/watch-benchmark.md"]
     assert "* ecs, provider, 1 000 waits: not done within 600 s" in written
 
 
-@pytest.mark.parametrize(("load", "said"), [(1.2, False), (9.0, True)])
-def test_it_is_said_when_others_used_the_machine(load, said):
-    told = report.load_of([{**RESULT, "load_before": 1.0}, {**THEIRS, "load_before": load}])
-    assert f"1.0 to {load}" in told
-    assert ("other programs" in told) is said
+@pytest.mark.parametrize(("load", "reported"), [(1.2, False), (9.0, True)])
+def test_it_is_reported_when_others_used_the_machine(load, reported):
+    text = report.load_of([{**RESULT, "load_before": 1.0}, {**THEIRS, "load_before": load}])
+    assert f"1.0 to {load}" in text
+    assert ("other programs" in text) is reported
 
 
 def test_a_picture_has_a_bar_for_each_figure_and_says_what_is_missing():
@@ -105,6 +111,14 @@ def test_the_endpoint_lists_active_steps_by_pages():
     assert "Marker" not in rest
 
 
+def test_the_endpoint_describes_a_step():
+    played = endpoint.Endpoint(endpoint.Settings("emr", jobs=4, clusters=2))
+    played.ends[3] = 0.0
+    request = {"ClusterId": names.emr_cluster(3, 2), "StepId": names.step(3)}
+    step = json.loads(played.answer("DescribeStep", request)[1])["Step"]
+    assert (step["Id"], step["Status"]["State"]) == (names.step(3), "COMPLETED")
+
+
 def test_every_case_is_a_case():
     for run in cases.all_runs():
         Case(**run.case)
@@ -135,3 +149,26 @@ def test_twenty_waits_are_measured(monkeypatch):
     assert (found["looked_at"], found["lost"], found["failed"], found["wrong"]) == (20, 0, 0, 0)
     assert 0 < found["delay_s"]["max"] < 10
     assert found["calls"] < 20
+
+
+def test_the_cold_start_is_measured_first_and_in_a_process_of_its_own():
+    first = cases.quick_runs()[0]
+    assert first.case["cold"]
+    assert {run.group for run in cases.all_runs()[:3]} == {"cold"}
+    found = run_one(first)
+    assert "error" not in found
+    assert (found["looked_at"], found["lost"], found["failed"], found["wrong"]) == (20, 0, 0, 0)
+    assert 1 <= found["connections"] <= 8, "of one client, not of one for each wait"
+    assert min(found["cpu_ms_per_start"], found["kb_per_wait"], found["stall_ms"]["start"]) > 0
+
+
+def test_a_cold_start_has_a_table_of_its_own():
+    cold = {**RESULT, "group": "cold", "cold": True, "stall_ms": {"start": 35.0}, "connections": 1}
+    theirs = {**cold, "who": "provider", "stall_ms": {"start": 9000.0}, "connections": 1000}
+    restart = {"ours": {"jobs": 1000, "blocked_s": 0.0}, "provider": {"jobs": 1000, "blocked_s": 7.25}}
+    written = report.files({"runs": [cold, theirs], "restart": restart})["_generated/watch-benchmark.md"]
+    assert "| largest stall of the event loop (ms) | 35 | 9 000 | 1/257 |" in written
+    assert "| connections to AWS | 1 | 1 000 | 1/1000 |" in written
+    assert "## A real triggerer restarts" in written
+    assert "0.2 on (s) | 0.00 | 7.25 | 0 |" in written
+    assert report.brief(cold).endswith("largest stall of the event loop (ms) 35")

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from importlib.metadata import entry_points
 
 import pytest
@@ -36,7 +36,7 @@ class Case:
         return f"short_{self.service}{self.variant}"
 
     def start(self, seconds):
-        """Plan for how long its remote job will run (``None``: until it is told), and trigger the run."""
+        """Plan for how long its remote job will run (``None``: until it is ended), and trigger the run."""
         if self.service == "emr":
             self.aws.emr.plan(step_name_contains=f"{self.name} ", seconds=seconds)
         else:
@@ -66,7 +66,7 @@ class Case:
 
     @property
     def mismatches(self):
-        """How many tries Airflow's scheduler has failed by itself: it reads its executor's news late."""
+        """How many tries Airflow's scheduler has failed by itself: it reads its executor's events late."""
         return len(self.airflow.events("state mismatch", self.dag_id, self.run_id))
 
     @property
@@ -78,21 +78,21 @@ class Case:
         numbers = range(1, (self.task.try_number or 0) + 1)
         return "\n".join(self.airflow.task_log(self.dag_id, self.run_id, "job", number) for number in numbers)
 
-    def until(self, predicate, what, timeout=90):
+    def until(self, predicate, what):
         what = f"{self.dag_id}: {what}"
         return self.airflow.wait_until(
-            predicate, timeout, what, tell=lambda: f"{self.task}\n{self.jobs}\n{self.log()}"
+            predicate, what=what, tell=lambda: f"{self.task}\n{self.jobs}\n{self.log()}"
         )
 
     def deferred(self):
         self.until(lambda: self.task.state == "deferred" and self.live, "it is deferred")
 
     def watched(self):
-        """Wait until the triggerer has seen the job: only a trigger that has begun is told of its end."""
+        """Wait until the triggerer has seen the job: only a trigger that has begun to run notices its end."""
         self.until(lambda: "running, " in self.log(), "the trigger has seen it running")
 
-    def ended(self, timeout=120):
-        self.until(lambda: self.task.state in END, "it has ended", timeout)
+    def ended(self):
+        self.until(lambda: self.task.state in END, "it has ended")
         return self.task
 
     def finish(self):
@@ -132,7 +132,7 @@ def all_deferred(cases, seconds=None):
 
 def test_one_job_each_and_no_slot_while_they_run(airflow, cases):
     all_deferred(cases)
-    airflow.wait_until(lambda: airflow.pool_slots("one_slot").open == 1, 30, "the only slot is free")
+    airflow.wait_until(lambda: airflow.pool_slots("one_slot").open == 1, what="the only slot is free")
     assert airflow.pool_slots("one_slot").deferred == 2
     for case in cases:
         case.finish()
@@ -141,20 +141,23 @@ def test_one_job_each_and_no_slot_while_they_run(airflow, cases):
 
 
 def test_at_the_deadline_the_jobs_are_cancelled_and_their_end_awaited(aws, airflow):
-    for _ in range(3):
+    # Seconds: a busy machine needs the shorter ones to load the DAG, and its scheduler fails more tries.
+    for limit in (25, 100, 100, 100, 400):
         begin = time.monotonic()
-        cases = [Case(aws, airflow, service, "_limited") for service in ("emr", "ecs")]
-        all_deferred(cases)
+        cases = [Case(aws, airflow, service, f"_limited_{limit}") for service in ("emr", "ecs")]
+        for case in cases:
+            case.start(seconds=None)
         for case in cases:
             case.ended()
-        if not any(case.mismatches for case in cases):
+        # Without a retry, what the scheduler fails by itself proves nothing.
+        if all(case.jobs and not case.mismatches for case in cases):
             break
-    assert time.monotonic() - begin >= 25
+    assert time.monotonic() - begin >= limit
     for case in cases:
         assert (case.task.state, len(case.jobs), case.live) == ("failed", 1, [])
         assert case.task.end.timestamp() >= end_of(case.jobs[0])
         assert "JobTimeout" in case.log()
-        assert "execution_timeout of 0:00:25 passed" in case.log()
+        assert f"execution_timeout of {timedelta(seconds=limit)} passed" in case.log()
 
 
 def test_a_triggerer_that_is_killed_and_restarted_loses_nothing(airflow, cases):
@@ -228,6 +231,24 @@ def test_a_worker_renders_local_time_in_plain_and_in_mapped_tasks(airflow):
     assert airflow.xcom("short_local_time", run_id, "mapped", map_index=0) == "2026-10-31"
     assert airflow.xcom("short_local_time", run_id, "mapped", map_index=1) == "2026-11-01T05:30:00+05:30"
     assert airflow.xcom("short_local_time", run_id, "in_python") == "2026-10-31T20:00:00-04:00"
+
+
+def test_latest_only_skips_what_is_directly_downstream_of_a_run_that_is_late(airflow):
+    airflow.wait_for_dag("short_latest_only")
+    airflow.request("PATCH", "/dags/short_latest_only", {"is_paused": False})
+
+    def ended():
+        found = {each.task_id: each.state for each in airflow.task_instances("short_latest_only")}
+        return len(found) == 4 and not set(found.values()) - {"success", "skipped", "failed"} and found
+
+    assert airflow.wait_until(ended, what="both gates and what is after them have ended") == {
+        "latest": "success",
+        "after_latest": "success",
+        "late": "success",
+        "after_late": "skipped",
+    }
+    (run_id,) = {each.run_id for each in airflow.task_instances("short_latest_only")}
+    assert airflow.xcom("short_latest_only", run_id, "latest") == ["after_latest"]
 
 
 @pytest.mark.skipif(

@@ -40,7 +40,7 @@ with DAG("sleep_in_first_try", schedule=None) as sleep_dag:
     def sleep_in_first_try(ti=None):
         print("try", ti.try_number)
         if ti.try_number == 1:
-            sleep(600)
+            sleep(3600)  # until it is killed or marked
 
     sleep_in_first_try()
 

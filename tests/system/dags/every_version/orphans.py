@@ -41,8 +41,10 @@ with DAG("orphans_ecs_reattach", schedule=None, start_date=START):
 with DAG("orphans_ecs_left", schedule=None, start_date=START):
     EcsRunTaskOperator(**ECS, wait_for_completion=False)
 
-with DAG("orphans_ecs_late", schedule=None, start_date=START):
-    EcsRunTaskOperator(**ECS, execution_timeout=timedelta(seconds=90), on_timeout="leave")
+for limit in (90, 400):
+    with DAG(f"orphans_ecs_late_{limit}", schedule=None, start_date=START) as late:
+        EcsRunTaskOperator(**ECS, execution_timeout=timedelta(seconds=limit), on_timeout="leave")
+    globals()[late.dag_id] = late
 
 with DAG("orphans_emr", schedule=None, start_date=START):
     EmrAddStepsOperator(**EMR, wait_for_completion=True)
@@ -54,14 +56,13 @@ with DAG(
     "sweep_one_cluster",
     schedule=None,
     start_date=START,
-    params={"emr": [], "cancel": False},
+    params={"emr": [], "cancel": False, "airflow": "this_airflow"},
     render_template_as_native_obj=True,
 ):
     OrphanSweepOperator(
         task_id="sweep",
-        ecs_clusters=[CLUSTER],
-        emr_clusters="{{ params.emr }}",
-        airflow_conn_id="this_airflow",
+        scopes={"ecs": [CLUSTER], "emr_steps": "{{ params.emr }}"},
+        airflow_conn_id="{{ params.airflow }}",
         cancel="{{ params.cancel }}",
         grace=timedelta(0),
     )

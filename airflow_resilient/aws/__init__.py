@@ -1,0 +1,1 @@
+"""Shared by the AWS services: clients, errors, logs, links to the console."""

@@ -1,0 +1,1 @@
+"""Looking after Airflow and its remote jobs from outside: one file for each tool."""

@@ -1,0 +1,1 @@
+"""Local time in templates, and the gate for old runs. Nothing here knows of remote jobs."""

@@ -1,0 +1,1 @@
+"""Steps of an Amazon EMR cluster."""

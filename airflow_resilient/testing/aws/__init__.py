@@ -1,0 +1,1 @@
+"""The fake AWS: moto, and what moto lacks."""

@@ -1,0 +1,1 @@
+"""How waiting jobs are polled together: plan, budget of calls, events, metrics, log forwarding."""

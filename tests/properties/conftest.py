@@ -1,0 +1,7 @@
+"""Where the tables of tests are that mutants are tried on."""
+
+import sys
+from pathlib import Path
+
+UNIT = Path(__file__).parent.parent / "unit"
+sys.path[:0] = [str(UNIT / "core"), str(UNIT / "watching")]
