@@ -556,7 +556,7 @@ RULES = {
             "request=request)",
         ),
         "another request is submitted": (
-            "if (changed := changed_fields(memory.request, request)):",
+            "if changed is None or changed:",
             "if False:",
         ),
         "the job behind a lost answer is history": (

@@ -38,6 +38,7 @@ def results(made):
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 def test_a_kill_comes_to_what_is_wanted(results, row):
+    assert row.id in results, "it could not be played; the output of the first row says why"
     assert results[row.id].figures == row.wanted, results[row.id].story
 
 

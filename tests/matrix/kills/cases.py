@@ -77,6 +77,9 @@ LONG = 600  # seconds: for a container that somebody ends, however late a busy m
 # A try that a worker's death ends is followed by a second one, and nothing can be done about that.
 TWICE = Figures(tries=2)
 
+# The task waits for the answer to the start of its first container until it has been hit.
+HELD = ("held",)
+
 ROWS = (
     Row("nothing", "nothing", s.nothing),
     Row(
@@ -85,11 +88,19 @@ ROWS = (
         s.kill_worker,
         TWICE,
         70,
+        variants=HELD,
     ),
-    Row("worker-late", "the same; the container has ended before the retry", s.kill_worker, TWICE, 10),
-    Row("task", "SIGKILL of the task's process alone", s.kill_task, TWICE),
+    Row(
+        "worker-late",
+        "the same; the container has ended before the retry",
+        s.kill_worker,
+        TWICE,
+        10,
+        variants=HELD,
+    ),
+    Row("task", "SIGKILL of the task's process alone", s.kill_task, TWICE, variants=HELD),
     # Airflow 3.3 calls the operator's on_kill then, and lets the task go on.
-    Row("term", "SIGTERM of the task's process, as at a deploy", s.terminate_task),
+    Row("term", "SIGTERM of the task's process, as at a deploy", s.terminate_task, variants=HELD),
     Row("mark", "marked failed", s.mark_failed, Figures(state="failed", kept=1), LONG),
     Row("clear", "cleared", s.clear, Figures(made=2, kept=1, tries=2), LONG, again=20),
     Row(

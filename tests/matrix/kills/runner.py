@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import airflow_resilient
 from airflow_resilient.testing.airflow.local_airflow import HANG, LocalAirflow, LocalAirflowError
 from airflow_resilient.testing.docker.local_docker import LocalDocker
 
-from .cases import BY_ID, Figures, Row
+from .cases import BY_ID, HELD, Figures, Row
+from .relay import Relay
 from .steps import TooSlow
 
 HERE = Path(__file__).parent
@@ -108,6 +110,7 @@ class Case:
     recorder: Recorder
     meet: Callable[[], None] = lambda: None
     number: int = 1
+    held: set[str] = field(default_factory=set)
     hit: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -132,6 +135,8 @@ class Case:
 
     def play(self) -> Figures:
         lines = [self.row.written(1), self.row.written(2)]
+        if self.row.variants == HELD:
+            self.held.add(self.run_id)
         self.airflow.trigger(self.dag_id, self.run_id, {"lines": lines})
         if self.row.do.__name__.startswith(("kill", "terminate")):
             self.until(lambda: self.instance.state in ("queued", "running"), "it is on its way")
@@ -142,6 +147,10 @@ class Case:
         polls = self.recorder.polls
         self.until(lambda: self.recorder.polls > polls + 1, "the recorder has polled since")
         return self.figures()
+
+    def let_go(self) -> None:
+        """Let the engine's answer through, to whoever is left to read it."""
+        self.held.discard(self.run_id)
 
     def _running(self) -> list[str]:
         return [each for each in self.containers if self.recorder.state.get(each) == "running"]
@@ -211,12 +220,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Harness:
-    """The processes that the matrix needs."""
+    """The processes that the matrix needs.
+
+    :param held: the runs whose task waits for the engine's answer to its first start.
+    """
 
     airflow: LocalAirflow
     engine: LocalDocker
     recorder: Recorder
     say: Callable[[str], object]
+    held: set[str]
 
 
 @contextlib.contextmanager
@@ -237,6 +250,11 @@ def harness(
         recorder = Recorder(engine)
         recorder.start()
         stack.callback(recorder.close)
+        held: set[str] = set()
+        relay = Relay(
+            engine.folder, Path(engine.url.removeprefix("unix://")), partial(_is_held, engine, held)
+        )
+        stack.callback(relay.close)
         dags = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kills-")))
         for implementation in implementations:
             shutil.copyfile(HERE / "dags" / "kill_dags.py", dags / f"{implementation}.py")
@@ -252,11 +270,25 @@ def harness(
                 dags,
                 database_url=database,
                 config={("airflow_resilient", "namespace"): "kills", ("core", "parallelism"): 16},
-                environment={"PYTHONPATH": path, "KILLS_DOCKER": engine.url, "DOCKER_HOST": engine.url},
+                environment={
+                    "PYTHONPATH": path,
+                    "KILLS_DOCKER": engine.url,
+                    "KILLS_RELAY": relay.url,
+                    "DOCKER_HOST": engine.url,
+                },
                 progress=say,
             )
         )
-        yield Harness(airflow, engine, recorder, say)
+        yield Harness(airflow, engine, recorder, say, held)
+
+
+def _is_held(engine: LocalDocker, held: set[str], container: str) -> bool:
+    """Whether the answer to the start of this container waits until its case has been hit."""
+    if not held:
+        return False
+    with contextlib.closing(engine.client()) as client:
+        environment = client.inspect_container(container)["Config"]["Env"] or []
+    return any(variable.removeprefix("CASE=") in held for variable in environment)
 
 
 def play(made: Harness, rows: Sequence[Row], implementations: Sequence[str]) -> list[Result]:
@@ -297,7 +329,10 @@ def _meeting(phase: str, cases: int, made: Harness) -> Callable[[], None]:
 def _play(made: Harness, row: Row, implementation: str, meet: Callable[[], None]) -> Result:
     say = made.say
     for number in range(1, ATTEMPTS + 1):
-        case, began = Case(row, implementation, made.airflow, made.recorder, meet, number), time.monotonic()
+        case, began = (
+            Case(row, implementation, made.airflow, made.recorder, meet, number, made.held),
+            time.monotonic(),
+        )
         try:
             figures = case.play()
         except TooSlow as error:

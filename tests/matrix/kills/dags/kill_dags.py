@@ -23,11 +23,19 @@ SCRIPT = (
     " do echo line $HOSTNAME $i; i=$((i+1)); sleep 0.2; done"
 )
 NAME = {"container_name": "kill-{{ run_id }}"} if IMPLEMENTATION == "named" else {}
+ENGINE = os.environ["KILLS_DOCKER"]
+ONCE_MORE = {"retries": 1, "retry_delay": timedelta(seconds=2)}
 VARIANTS = {
-    "plain": {"retries": 1, "retry_delay": timedelta(seconds=2)},
+    "plain": {**ONCE_MORE, "docker_url": ENGINE},
+    # The answer to the start of its first container is held back until the task has been hit.
+    "held": {**ONCE_MORE, "docker_url": os.environ["KILLS_RELAY"]},
     # Seconds from the start of the try: a busy machine may need many until there is a container.
     **{
-        f"limited_{limit}": {"retries": 0, "execution_timeout": timedelta(seconds=limit)}
+        f"limited_{limit}": {
+            "retries": 0,
+            "execution_timeout": timedelta(seconds=limit),
+            "docker_url": ENGINE,
+        }
         for limit in (15, 60, 240)
     },
 }
@@ -39,7 +47,6 @@ for variant, parameters in VARIANTS.items():
             image="local/busybox:1",
             command=["sh", "-c", SCRIPT],
             environment={"CASE": "{{ run_id }}"},
-            docker_url=os.environ["KILLS_DOCKER"],
             network_mode="none",
             auto_remove="success",
             mount_tmp_dir=False,
