@@ -72,7 +72,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--fate", choices=FATES, help="only this fate of the job")
     parser.add_argument("--brief", action="store_true", help="the part that every check runs")
     parser.add_argument("--broken", action="store_true", help="break rules of the library; see mutants.py")
-    parser.add_argument("--docs", action="store_true", help="write table and picture into docs/")
+    parser.add_argument(
+        "--docs",
+        action="store_true",
+        help="write table and picture into docs/; what was not played keeps its cells",
+    )
     parser.add_argument("--rule", action="append", choices=mutants.BY_ID, help="only this one, with --broken")
     parser.add_argument("--results", type=Path, default=Path("faults.json"), help="where results are written")
     parser.add_argument("--render", action="store_true", help="play nothing: take the results from there")
@@ -125,7 +129,12 @@ def _write_docs(results: Sequence[Result]) -> None:
         "the amazon provider": version("apache-airflow-providers-amazon"),
         "Python": platform.python_version(),
     }
-    (DOCS / "_generated" / "faults.md").write_text(report.markdown(results, versions, COMMAND))
+    page = DOCS / "_generated" / "faults.md"
+    played = report.cells(results)
+    cells = {**report.cells(report.read_page(page.read_text())), **played}
+    order = [(row.id, *rest) for row, *rest in all_cases()]
+    results = [cells[case] for case in sorted(cells, key=order.index)]
+    page.write_text(report.markdown(results, versions, COMMAND))
     draw(results, DOCS / "_static" / "faults.svg")
 
 

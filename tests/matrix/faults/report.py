@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .cases import FATES, ROWS, Row, Wanted
+from .cases import BY_ID, FATES, ROWS, Row, Wanted
 from .environment import AWS_SERVICES, DOCKER, IMPLEMENTATIONS, SWEPT
 
 if TYPE_CHECKING:
@@ -131,6 +133,62 @@ def markdown(results: Sequence[Result], versions: Mapping[str, str], command: st
             "| " + " | ".join([f"{row.what} (`{row.id}`)", JOB[fate], short(row.ideal(fate)), *shown]) + " |"
         )
     return "\n".join([*out, *_with_the_sweep(found), *_with_docker(found), ""])
+
+
+NOT_ENDED = "it did not come to its end"
+
+
+def read_page(page: str) -> list[Result]:
+    """The results that a page shows, as `markdown` has written them."""
+    from .runner import Result
+
+    fates = {words: fate for fate, words in JOB.items()}
+    columns: list[tuple[str, str] | None] = []
+    results = []
+    for line in page.splitlines():
+        shown = [cell.strip() for cell in line.strip("|").split("|")]
+        if shown[0] == "what happens":
+            columns = [_column(header) for header in shown]
+        elif (row := re.search(r"\(`([\w-]+)`\)$", shown[0])) and len(shown) == len(columns):
+            for column, cell in zip(columns, shown, strict=True):
+                if column is not None and (figures := _read_cell(cell)) is not None:
+                    result = Result(BY_ID[row[1]], fates[shown[1]], *column, figures)
+                    results.append(result if sign(result) == cell[0] else replace(result, note=NOT_ENDED))
+    return results
+
+
+def _column(header: str) -> tuple[str, str] | None:
+    """Service and implementation of a column; none: it shows neither, or what another table shows, too."""
+    services = {service.upper(): service for service in AWS_SERVICES}
+    if header == NAMES["ours"]:
+        return DOCKER, "ours"
+    first, _, last = header.partition(", ")
+    if last == "with the sweep":
+        return services[first], SWEPT
+    implementations = {NAMES[name]: name for name in IMPLEMENTATIONS}
+    return (services[last], implementations[first]) if first in implementations else None
+
+
+def _read_cell(cell: str) -> Figures | None:
+    """The figures of a cell that `_cell` has written."""
+    from .judge import Figures
+
+    found = re.fullmatch(
+        r"\S (\d+) / (\d+) / (\d+) / (.+) / (\d+)(?:, (\d+) at once)?(?: \(\+(\d+)\))?", cell
+    )
+    if found is None:
+        return None
+    made, left, wronged, reported, retries, at_once, by_scheduler = found.groups()
+    words = {word: name for name, word in REPORTED.items()}
+    return Figures(
+        made=int(made),
+        left=int(left),
+        wronged=int(wronged),
+        reported=words[reported],
+        retries=int(retries),
+        at_once=int(at_once or 1),
+        by_scheduler=int(by_scheduler or 0),
+    )
 
 
 def _with_the_sweep(found: Cells) -> list[str]:

@@ -11,11 +11,14 @@ from faults.report import (
     BROKEN,
     DOCKER_TITLE,
     NAMED,
+    NOT_ENDED,
     PERFECT,
     REPORTED,
     SWEEP_TITLE,
+    cells,
     lines,
     markdown,
+    read_page,
     rules_table,
     sign,
 )
@@ -88,6 +91,20 @@ def test_the_table_has_a_line_for_each_fault_and_fate():
     left = {(row.id, fate) for row, fate, service, _ in all_cases() if row.leaves_a_job(service, fate)}
     assert swept.count("\n| ") - 1 == len(left) > 5
     assert "| marked as failed (`mark-failed`) | runs on | 1 / 0 / 0 / = / 0 | ✓ 1 / 0 / 0 / = / 0 |" in page
+
+
+def test_a_page_is_read_as_it_was_written():
+    results = [
+        result("mark-failed", Figures(2, 1, 1, "false success", 3, 2, 1)),
+        result("mark-failed", Figures(1), "provider"),
+        result("mark-failed-down", Figures(1, left=1)),
+        result("mark-failed-down", Figures(1), "swept"),
+        result("spot", Figures(1, reported="not as asked"), "provider"),
+        result("here-mark", Figures(1), note=NOT_ENDED),
+        Result(BY_ID["mark-paused"], "runs on", "docker", "ours", Figures(1, by_scheduler=2)),
+    ]
+    page = markdown(results, {"Airflow": "3.3.2"}, "tox run -e faults")
+    assert cells(read_page(page)) == cells(results)
 
 
 def test_results_survive_json():
