@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from . import compat, settings
 from .compat import BaseOperator
@@ -33,6 +33,7 @@ from .core.decide import (
 )
 from .core.job import Claim, Job, LogTail, Owner, Phase, call_key, generation_of, task_key
 from .core.logs import LOG_END_ATTEMPTS, LogCopy, LogPosition, copy_rest, read_position
+from .core.overrides import NotCalled, check_overrides, overriding_class
 from .core.polling import PollPolicy
 from .core.reconcile import (
     LOG_XCOM,
@@ -47,7 +48,7 @@ from .core.reconcile import (
 from .core.request import UNKNOWN, content_hash
 from .core.retry import MAX_ATTEMPTS, Runtime, retry_transient
 from .core.text import error_text, without_passwords
-from .core.waiting import KILLED_EXIT_CODE, Calls, Waited, nap, overriding_class, wait_for, why_in_worker
+from .core.waiting import KILLED_EXIT_CODE, Calls, Waited, nap, wait_for, why_in_worker
 from .deployment import namespace, service_name, warn_default_namespace
 from .errors import JobTimeout, JobUnreachable, NoCapacity, NotSubmitted, error_of, hiding
 from .parameters import is_true, reject, reject_hidden, require_choice
@@ -150,6 +151,17 @@ class RemoteJobOperator(BaseOperator):
     `NoCapacity`, `SubmitRefused` or `JobUnreachable`.
     """
 
+    not_called: ClassVar[Mapping[str, NotCalled]] = {}
+    """What a provider's class of this name calls and this class does not, for subclasses that override it."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check what a subclass overrides.
+
+        :raises TypeError: a method that decides which job runs, or what is a success, and is never called.
+        """
+        super().__init_subclass__(**kwargs)
+        check_overrides(cls, cls.not_called)
+
     def __init__(
         self,
         *,
@@ -204,6 +216,14 @@ class RemoteJobOperator(BaseOperator):
     def job_log(self) -> Mapping[str, Any] | None:
         """The location of the job's log, for the service's ``read_log``; ``None``: it is not forwarded."""
         return None
+
+    def current_job(self) -> Job | None:
+        """The job of this try, as it was observed last; ``None``: none is known yet, or the try has ended."""
+        visit = self._current
+        if visit is None:
+            return None
+        own = [job for job in visit.memory.seen if job.id in visit.memory.own_job_ids]
+        return max(own, key=lambda job: job.created, default=None)
 
     log_interval: float = 10.0
     """Seconds between two reads of the job's log."""

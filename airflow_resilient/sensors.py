@@ -8,16 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from . import compat, settings
 from .compat import AirflowFailException, AirflowSkipException, BaseSensorOperator
 from .core.job import Job, Phase
+from .core.overrides import NotCalled, check_overrides, overriding_class
 from .core.polling import Refused, Wait, after_archive, after_poll
 from .core.reconcile import MAX_CRASHES, MEMORY_XCOM, Memory
 from .core.retry import Runtime
 from .core.text import error_text
-from .core.waiting import KILLED_EXIT_CODE, ask_archive, nap, overriding_class, wait_for, why_in_worker
+from .core.waiting import KILLED_EXIT_CODE, ask_archive, nap, wait_for, why_in_worker
 from .deployment import service_name
 from .errors import JobError, JobUnreachable, error_of
 from .parameters import is_true, warn_ignored_parameters
@@ -48,6 +49,17 @@ class RemoteJobSensor(BaseSensorOperator):
 
     :param deferrable: ``False``: wait in the worker. Left out: decided as above.
     """
+
+    not_called: ClassVar[Mapping[str, NotCalled]] = {}
+    """See `RemoteJobOperator.not_called`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check what a subclass overrides.
+
+        :raises TypeError: a method that decides what is a success, and is never called.
+        """
+        super().__init_subclass__(**kwargs)
+        check_overrides(cls, cls.not_called)
 
     def __init__(self, *, mode: str = "poke", deferrable: bool | None = None, **kwargs: Any) -> None:
         super().__init__(mode=mode, **kwargs)

@@ -51,18 +51,6 @@ KILLED_EXIT_CODE = 143
 _HOLDS_A_SLOT = "waiting in the worker, which keeps its slot: "
 
 
-def overriding_class(kind: type, base: type, method: str) -> str:
-    """The name of the class outside of this package that overrides a method of `base`; empty: none does.
-
-    :param kind: a subclass of `base`.
-    """
-    package = base.__module__.partition(".")[0]
-    for each in kind.__mro__[: kind.__mro__.index(base)]:
-        if method in vars(each) and each.__module__.partition(".")[0] != package:
-            return each.__qualname__
-    return ""
-
-
 def why_in_worker(
     *,
     inside: str = "",

@@ -6,11 +6,14 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ..aws.access import AwsAccess
 from ..aws.errors import is_throttle, lasting_advice
 from ..compat import conf
+from ..core.overrides import NotCalled
 from ..core.service import AWS_ACCESS, RemoteService
 from ..core.shapes import ANYTHING, NOTHING, TEXT, TRUTH, MapOf, OneOf, Shape, optional, text
 from ..operators import RemoteJobOperator
@@ -139,7 +142,44 @@ def choice_of(deferrable: Any) -> Any:
     return None if isinstance(deferrable, ProviderDefault) else deferrable
 
 
-class AwsJobOperator(RemoteJobOperator):
+class ProvidersHook:
+    """The amazon provider's `hook` and `client`, for subclasses that use them.
+
+    The operators and sensors of this package call AWS by themselves: what is assigned here changes nothing
+    else. Needs the amazon provider.
+    """
+
+    hook_class: ClassVar[str]
+    """The provider's hook, as ``module:Class``."""
+
+    @cached_property
+    def hook(self) -> Any:
+        """The provider's hook with this task's parameters for access to AWS, made when first used."""
+        module, _, name = self.hook_class.partition(":")
+        access = {name: getattr(self, name) for name in ("aws_conn_id", "region_name", "verify")}
+        return getattr(import_module(module), name)(**access, config=getattr(self, "botocore_config", None))
+
+    @cached_property
+    def client(self) -> Any:
+        """boto3's client of that hook."""
+        return self.hook.conn
+
+
+_NOT_THE_ACCESS = (
+    "this class calls AWS with aws_conn_id, region_name, verify and botocore_config; set those, or an "
+    "Airflow connection"
+)
+AWS_NOT_CALLED: Mapping[str, NotCalled] = {
+    "hook": NotCalled(_NOT_THE_ACCESS, even_if_used=True),
+    "client": NotCalled(_NOT_THE_ACCESS, even_if_used=True),
+    "aws_hook_class": NotCalled(_NOT_THE_ACCESS, even_if_used=True),
+    "_hook_parameters": NotCalled(_NOT_THE_ACCESS, even_if_used=True),
+    "validate_attributes": NotCalled("check parameters in __init__()"),
+}
+"""What every class of the amazon provider uses; see `NotCalled`."""
+
+
+class AwsJobOperator(ProvidersHook, RemoteJobOperator):
     """Run a job of an AWS service. The base of operators that replace the amazon provider's.
 
     :param wait_for_completion: ``False``: return as soon as the job is submitted.
@@ -203,7 +243,7 @@ class AwsJobOperator(RemoteJobOperator):
         warn_ignored_parameters(self, {**shared, **more}, stacklevel=5)
 
 
-class AwsJobSensor(RemoteJobSensor):
+class AwsJobSensor(ProvidersHook, RemoteJobSensor):
     """Wait for a job of an AWS service. The base of sensors that replace the amazon provider's.
 
     :param aws_conn_id: Airflow connection; ``None`` for boto3's own credentials. (templated)

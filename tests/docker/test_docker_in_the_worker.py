@@ -132,6 +132,32 @@ def test_another_request_in_the_same_try_is_refused_and_names_its_fields(tries, 
     assert SECRET not in str(no.value)
 
 
+class UsesInsides(Quick):
+    """Looks at its container with the provider's client, as many do in `execute` and `on_kill`."""
+
+    def execute(self, context):
+        before = self.container
+        super().execute(context)
+        state = self.cli.inspect_container(self.container["Id"])["State"]["Status"]
+        return [before, self.container["Id"], state, self.hook.api_client is self.cli]
+
+
+def test_a_subclass_uses_hook_cli_and_container_as_with_the_provider(tries, engine):
+    found = tries(UsesInsides, auto_remove="never").start()
+    (one,) = engine.containers.values()
+    assert found == [None, one.id, "exited", True]
+
+
+class Assigns(Quick):
+    def conclude(self, context, job, log):
+        self.container = {"Id": "another"}
+        return self.container, super().conclude(context, job, log)
+
+
+def test_container_may_be_assigned_and_changes_nothing_else(tries):
+    assert tries(Assigns).run() == ({"Id": "another"}, "two")
+
+
 class Python(BaseOperator):
     def __init__(self, *, code, **kwargs):
         super().__init__(**kwargs)

@@ -127,6 +127,87 @@ def commands(aws):
     return [task.command for task in aws.ecs.tasks()]
 
 
+# --- what the provider's classes have inside ------------------------------------------------------
+
+
+class UsesInsides(Ecs):
+    """Looks at its task with the provider's client while it runs and after its end."""
+
+    def submitted(self, context, job):
+        super().submitted(context, job)
+        self.seen = [self._status()]
+
+    def _status(self):
+        return self.client.describe_tasks(cluster="etl", tasks=[self.arn])["tasks"][0]["lastStatus"]
+
+    def execute(self, context):
+        before = self.arn
+        super().execute(context)
+        return [before, self.arn, *self.seen, self._status(), self.hook.region_name]
+
+
+def test_a_subclass_uses_arn_client_and_hook_as_with_the_provider(aws):
+    before, arn, first, last, region = ecs(UsesInsides, region_name="us-east-1").start()
+    (task,) = aws.ecs.tasks()
+    assert (before, arn) == (None, task.arn)
+    assert first != last == "STOPPED"
+    assert region == "us-east-1"
+
+
+class StopsIt(Ecs):
+    def execute(self, context):
+        try:
+            return super().execute(context)
+        finally:
+            self.arn = f"{self.arn} has ended"
+
+    def conclude(self, context, job, log):
+        return self.arn, self.hook is self.hook, self.client is self.hook.conn
+
+
+def test_arn_may_be_assigned_and_the_hook_is_one_object(aws):
+    arn, *one = ecs(StopsIt).start()
+    (task,) = aws.ecs.tasks()
+    assert (arn, one) == (task.arn, [True, True])
+
+
+def test_a_deferred_operator_knows_its_arn_when_it_resumes(aws):
+    class Resumes(Ecs):
+        def conclude(self, context, job, log):
+            return self.arn
+
+    assert ecs(Resumes).run() == aws.ecs.tasks()[0].arn
+
+
+class CountsSteps(Emr):
+    def execute(self, context):
+        super().execute(context)
+        return len(self.hook.get_conn().list_steps(ClusterId=self.job_flow_id)["Steps"])
+
+
+def test_a_subclass_for_emr_uses_the_hook_as_with_the_provider(aws):
+    assert emr(aws, CountsSteps).start() == 1
+
+
+def test_a_hook_has_the_access_of_the_task():
+    given = {
+        "aws_conn_id": "lake",
+        "region_name": "eu-west-1",
+        "verify": False,
+        "botocore_config": {"read_timeout": 5},
+    }
+    step = {"job_flow_id": "j-2AXXXXXXGAPLF", "step_id": "s-2AXXXXXXGAPLF"}
+    for task in (
+        EcsRunTaskOperator(task_id="a", cluster="etl", task_definition="nightly", overrides={}, **given),
+        EcsTaskStateSensor(task_id="b", cluster="etl", task="{{ task }}", **given),
+        EmrAddStepsOperator(task_id="c", job_flow_name="etl", steps=steps("day"), **given),
+        EmrStepSensor(task_id="d", **step, **given),
+    ):
+        hook = task.hook
+        assert (hook.aws_conn_id, hook._region_name, hook._verify) == ("lake", "eu-west-1", False)
+        assert hook._config.read_timeout == 5
+
+
 # --- ECS ------------------------------------------------------------------------------------------
 
 

@@ -8,10 +8,12 @@ import re
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from ...compat import AirflowSkipException
 from ...core.job import Cause, LogTail, Phase
+from ...core.overrides import NotCalled
 from ...core.retry import Runtime, retry_transient
 from ...core.shapes import wanted_of
 from ...core.text import error_text
@@ -56,6 +58,13 @@ Source: ``RestrictedNameChars`` in ``daemon/names/names.go`` of moby.
 _EXCEPTIONS = "airflow.providers.docker.exceptions"
 
 _TLS = ("ca_cert", "client_cert", "client_key", "verify", "assert_hostname", "ssl_version")
+
+
+_REQUEST = (
+    "set the parameters of the container, such as device_requests, mounts and environment, in execute() "
+    "before super().execute(context)"
+)
+_NOT_THE_ENGINE = "this class calls the engine with docker_url, docker_conn_id and tls_*; set those"
 
 
 class DockerOperator(RemoteJobOperator):
@@ -119,6 +128,17 @@ class DockerOperator(RemoteJobOperator):
     template_fields_renderers = {"env_file": "yaml"}  # noqa: RUF012 - Airflow's own spelling
     template_ext: Sequence[str] = (".sh", ".bash", ".env")
     log_interval = 5.0
+    not_called: ClassVar[Mapping[str, NotCalled]] = {
+        "hook": NotCalled(_NOT_THE_ENGINE, even_if_used=True),
+        "cli": NotCalled(_NOT_THE_ENGINE, even_if_used=True),
+        "_run_image": NotCalled(_REQUEST, refused=True),
+        "_run_image_with_mounts": NotCalled(_REQUEST, refused=True),
+        "_normalize_mounts": NotCalled("set mounts", refused=True),
+        "format_command": NotCalled("set command, which may be a list or the text of one", refused=True),
+        "unpack_environment_variables": NotCalled("set env_file or environment", refused=True),
+        "_attempt_to_retrieve_result": NotCalled("set retrieve_output_path, or override conclude()"),
+        "_copy_from_docker": NotCalled("set retrieve_output_path, or override conclude()"),
+    }
 
     def __init__(  # noqa: PLR0913, PLR0915 - the provider's parameters
         self,
@@ -226,6 +246,50 @@ class DockerOperator(RemoteJobOperator):
         self.labels = labels
         self.stop_timeout = stop_timeout
         self._check(rendered=False)
+
+    @cached_property
+    def hook(self) -> Any:
+        """The docker provider's hook with this task's parameters, made when first used.
+
+        This operator calls the engine by itself: what is assigned here changes nothing else. Needs the docker
+        provider.
+        """
+        from airflow.providers.docker.hooks.docker import DockerHook
+
+        tls = DockerHook.construct_tls_config(
+            ca_cert=self.tls_ca_cert,
+            client_cert=self.tls_client_cert,
+            client_key=self.tls_client_key,
+            verify=self.tls_verify,
+            assert_hostname=self.tls_hostname,
+            ssl_version=self.tls_ssl_version,
+        )
+        return DockerHook(
+            docker_conn_id=self.docker_conn_id,
+            base_url=self.docker_url,
+            version=self.api_version,
+            tls=tls,
+            timeout=self.timeout,
+        )
+
+    @property
+    def cli(self) -> Any:
+        """The docker SDK's ``APIClient`` of that hook."""
+        return self.hook.api_client
+
+    @property
+    def container(self) -> dict[str, Any] | None:
+        """The engine's ``{"Id": …}`` of this try's container; ``None`` while there is none."""
+        if self._container is not None:
+            return self._container
+        job = self.current_job()
+        return None if job is None else {"Id": job.id}
+
+    @container.setter
+    def container(self, container: dict[str, Any] | None) -> None:
+        self._container = container
+
+    _container: dict[str, Any] | None = None
 
     # --- for the base class ---
 

@@ -53,6 +53,9 @@ _CAPACITY_ERROR = (
 EXCEPTIONS = "airflow.providers.amazon.aws.exceptions"
 """The module of the provider's errors; see `also`."""
 
+HOOK = "airflow.providers.amazon.aws.hooks.ecs:EcsHook"
+"""The provider's hook; see `ProvidersHook`."""
+
 _ADVICE = {
     "AccessDeniedException": "Allow ecs:RunTask on the task definition and iam:PassRole on its roles.",
     "ClusterNotFoundException": "Check cluster, region_name and aws_conn_id.",

@@ -6,11 +6,12 @@ import math
 from collections.abc import Container, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ...aws.errors import redacted_text
 from ...compat import AirflowSkipException
 from ...core.job import Cause, LogTail, Phase
+from ...core.overrides import NotCalled
 from ...core.text import small_number
 from ...errors import also, error_of
 from ...parameters import (
@@ -27,8 +28,8 @@ from ...parameters import (
     require_shapes,
 )
 from ...settings import ProviderDefault
-from .._aws import AwsJobOperator, access_of
-from .client import EXCEPTIONS, EcsTasks
+from .._aws import AWS_NOT_CALLED, AwsJobOperator, access_of
+from .client import EXCEPTIONS, HOOK, EcsTasks
 from .links import EcsTaskLink, EcsTaskLogsLink
 from .read import CLUSTER, TASK_DEFINITION, cluster_name, log_stream, region_of_arn
 from .request import SHAPES
@@ -73,6 +74,9 @@ _IGNORED = {
 """Ignored parameters: default, and the behaviour instead."""
 
 
+_LOG = "set awslogs_group, awslogs_stream_prefix, awslogs_region and container_name, or override job_log()"
+
+
 class EcsRunTaskOperator(AwsJobOperator):
     """Run an ECS task once per try, and wait for it without a worker slot.
 
@@ -112,6 +116,30 @@ class EcsRunTaskOperator(AwsJobOperator):
     """
 
     ui_color = "#f0ede4"
+    hook_class = HOOK
+    not_called: ClassVar[Mapping[str, NotCalled]] = {
+        **AWS_NOT_CALLED,
+        "_start_task": NotCalled(
+            "set the parameters, such as overrides, in execute() before super().execute(context); what "
+            "happens after the start belongs into submitted()",
+            refused=True,
+        ),
+        "_check_success_task": NotCalled(
+            "decide about an ended task in conclude() and failure(), or after super().execute(context)",
+            refused=True,
+        ),
+        "_wait_for_task_ended": NotCalled(
+            "set waiter_delay; what happens at the end belongs into conclude()"
+        ),
+        "_try_reattach_task": NotCalled("leave it out: every retry finds the task of the try before"),
+        "_after_execution": NotCalled("override conclude() and failure(), or use execute()"),
+        "_aws_logs_enabled": NotCalled(_LOG),
+        "_get_logs_stream_name": NotCalled(_LOG),
+        "_get_task_log_fetcher": NotCalled(_LOG),
+        "resolve_awslogs_region": NotCalled(_LOG),
+        "_get_ecs_task_id": NotCalled("the end of self.arn is the id"),
+        "_complete_exec_with_cluster_desc": NotCalled("override conclude()"),
+    }
     template_fields: Sequence[str] = (
         "task_definition",
         "cluster",
@@ -212,6 +240,20 @@ class EcsRunTaskOperator(AwsJobOperator):
         if self.job_log() is None:  # links of a subclass stay
             links = self.operator_extra_links
             self.operator_extra_links = tuple(each for each in links if not isinstance(each, EcsTaskLogsLink))
+
+    @property
+    def arn(self) -> str | None:
+        """The ARN of this try's ECS task; ``None`` while there is none. Assigned, it changes nothing else."""
+        if self._arn is not None:
+            return self._arn
+        job = self.current_job()
+        return None if job is None else job.id
+
+    @arn.setter
+    def arn(self, arn: str | None) -> None:
+        self._arn = arn
+
+    _arn: str | None = None
 
     # --- for the base class ---
 

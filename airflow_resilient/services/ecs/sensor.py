@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ...core.job import NO_CLAIM, Job, Phase
 from ...errors import JobFailed, error_of
 from ...parameters import NOT_GIVEN, is_templated, reject, reject_hidden, require_match
-from .._aws import AwsJobSensor, access_of
-from .client import EcsTasks
+from .._aws import AWS_NOT_CALLED, AwsJobSensor, access_of
+from .client import HOOK, EcsTasks
 from .links import EcsTaskLink
 from .read import CLUSTER, TASK, cluster_name, region_of_arn
 
@@ -54,6 +54,8 @@ class EcsTaskStateSensor(AwsJobSensor):
         "verify",
     )
     operator_extra_links = (EcsTaskLink(),)
+    hook_class = HOOK
+    not_called = AWS_NOT_CALLED
 
     def __init__(
         self,

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HOOK = "airflow.providers.amazon.aws.hooks.emr:EmrHook"
+"""The provider's hook; see `ProvidersHook`."""
+
 ACTIVE_STATES = ("PENDING", "RUNNING", "CANCEL_PENDING")
 """States of a step that has not ended. Source: StepStatus, State."""
 

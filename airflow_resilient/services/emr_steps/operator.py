@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import compat
 from ...compat import conf
+from ...core.overrides import NotCalled
 from ...errors import InvalidParameter
 from ...parameters import read_literal, require_match, require_shapes
 from ...settings import ProviderDefault
-from .._aws import AwsJobOperator, access_of
-from .client import EmrSteps, log
+from .._aws import AWS_NOT_CALLED, AwsJobOperator, access_of
+from .client import HOOK, EmrSteps, log
 from .links import EmrClusterLink, EmrStepLogsLink, persist_links
 from .request import (
     CLUSTER_ID,
@@ -71,6 +72,13 @@ class EmrAddStepsOperator(AwsJobOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"steps": "json"}
     ui_color = "#f9c915"
     operator_extra_links = (EmrClusterLink(), EmrStepLogsLink())
+    hook_class = HOOK
+    not_called: ClassVar[Mapping[str, NotCalled]] = {
+        **AWS_NOT_CALLED,
+        "_inject_openlineage_parent_job_information": NotCalled(
+            "set openlineage_inject_parent_job_info, or add the arguments to steps"
+        ),
+    }
 
     def __init__(
         self,

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...core.job import NO_CLAIM, Job, Phase
+from ...core.overrides import NotCalled
 from ...errors import JobFailed, JobLost, JobUnreachable
 from ...parameters import require_match, require_shapes
-from .._aws import DEFAULT_DEFERRABLE, AwsJobSensor, access_of, choice_of
-from .client import EmrSteps
+from .._aws import AWS_NOT_CALLED, DEFAULT_DEFERRABLE, AwsJobSensor, access_of, choice_of
+from .client import HOOK, EmrSteps
 from .links import EmrClusterLink, EmrStepLogsLink, persist_links
 from .request import CLUSTER_ID, SENSOR_SHAPES, STEP_ID, states_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+
+_ARRIVED = (
+    "set target_states and failed_states, override arrived() to decide about a step, or poke() to ask EMR "
+    "for something else"
+)
 
 
 class EmrStepSensor(AwsJobSensor):
@@ -46,6 +53,13 @@ class EmrStepSensor(AwsJobSensor):
     template_ext: Sequence[str] = ()
     ui_color = "#66c3ff"
     operator_extra_links = (EmrClusterLink(), EmrStepLogsLink())
+    hook_class = HOOK
+    not_called: ClassVar[Mapping[str, NotCalled]] = {
+        **AWS_NOT_CALLED,
+        "get_emr_response": NotCalled(_ARRIVED, refused=True),
+        "state_from_response": NotCalled(_ARRIVED, refused=True),
+        "failure_message_from_response": NotCalled("override arrived(), which raises what fails the sensor"),
+    }
 
     def __init__(
         self,

@@ -62,7 +62,7 @@ class Relay:
             engine.shutdown(socket.SHUT_WR)
 
     def _answers(self, engine: socket.socket, client: socket.socket, started: list[str]) -> None:
-        with engine, client, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
             while data := engine.recv(65536):
                 until = time.monotonic() + _HANG
                 for container in started:
@@ -70,6 +70,10 @@ class Relay:
                         time.sleep(0.05)
                 started.clear()
                 client.sendall(data)
+        for end in (engine, client):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # a close alone does not wake the thread that reads from it
+            end.close()
 
 
 def _in_a_thread(work: Callable[..., None], *arguments: object) -> None:

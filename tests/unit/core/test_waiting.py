@@ -16,7 +16,6 @@ from airflow_resilient.core.waiting import (
     NAP_SECONDS,
     Calls,
     nap,
-    overriding_class,
     wait_for,
     why_in_worker,
 )
@@ -64,56 +63,6 @@ def test_who_waits_in_the_worker_and_what_the_log_says(facts, words):
     assert bool(why) is bool(words)
     assert words in why
     assert not why or "without a slot" in why
-
-
-class Base:
-    def execute(self): ...
-    def resume_execution(self): ...
-
-
-Base.__module__ = "ours.operators"
-
-
-class Ours(Base):
-    def execute(self): ...
-
-
-Ours.__module__ = "ours.services"
-
-
-class Quiet(Ours):
-    def resume_execution(self): ...
-
-
-class Mine(Ours):
-    def execute(self): ...
-
-
-class Mixin:
-    def execute(self): ...
-
-
-class Mixed(Mixin, Ours):
-    pass
-
-
-class Below(Mine):
-    pass
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [
-        pytest.param(Base, "", id="the-base"),
-        pytest.param(Ours, "", id="a-class-of-ours"),
-        pytest.param(Quiet, "", id="a-class-that-overrides-something-else"),
-        pytest.param(Mine, "Mine", id="a-class-of-a-user"),
-        pytest.param(Below, "Mine", id="its-subclass"),
-        pytest.param(Mixed, "Mixin", id="a-mixin"),
-    ],
-)
-def test_which_class_outside_of_the_package_overrides_execute(kind, name):
-    assert overriding_class(kind, Base, "execute") == name
 
 
 # --- calls ----------------------------------------------------------------------------------------

@@ -1,0 +1,78 @@
+"""A method of a provider's class that a subclass may override is one of ours, or its author is told."""
+
+import re
+import warnings
+from importlib import import_module
+
+import pytest
+
+import airflow_resilient
+from airflow_resilient.compat import BaseOperator, BaseSensorOperator, airflow_version
+
+AMAZON = "airflow.providers.amazon.aws"
+PROVIDERS = {
+    "EcsRunTaskOperator": f"{AMAZON}.operators.ecs",
+    "EcsTaskStateSensor": f"{AMAZON}.sensors.ecs",
+    "EmrAddStepsOperator": f"{AMAZON}.operators.emr",
+    "EmrStepSensor": f"{AMAZON}.sensors.emr",
+    "DockerOperator": "airflow.providers.docker.operators.docker",
+}
+KINDS = pytest.mark.parametrize("name", PROVIDERS)
+# Of our own classes, too, but never called by them as the provider's classes do.
+NOT_LIKE_THE_PROVIDER = {"hook", "client", "cli"}
+
+
+def methods(name):
+    """What the provider's class of that name has beyond Airflow's base classes."""
+    theirs = getattr(import_module(PROVIDERS[name]), name)
+    known = {*BaseOperator.__mro__, *BaseSensorOperator.__mro__}
+    found = {each for kind in theirs.__mro__ if kind not in known for each in vars(kind)}
+    return {each for each in found if not each.startswith("__")} - {"_abc_impl"}
+
+
+@KINDS
+def test_a_method_of_the_provider_is_ours_or_is_mentioned(name):
+    ours = getattr(airflow_resilient, name)
+    left = {each for each in methods(name) if not hasattr(ours, each) or each in NOT_LIKE_THE_PROVIDER}
+    assert left - {*ours.not_called} == set()
+
+
+@KINDS
+@pytest.mark.skipif(airflow_version() < (3, 3), reason="older providers have fewer methods")
+def test_only_methods_of_the_provider_are_mentioned(name):
+    ours = getattr(airflow_resilient, name)
+    assert set(ours.not_called) - methods(name) - {"client"} == set()
+
+
+ENTRIES = [
+    pytest.param(name, method, id=f"{name}-{method}")
+    for name in PROVIDERS
+    for method in getattr(airflow_resilient, name).not_called
+]
+
+
+@pytest.mark.parametrize(("name", "method"), ENTRIES)
+def test_a_subclass_that_overrides_it_is_told_what_to_write(name, method):
+    ours = getattr(airflow_resilient, name)
+    said = rf"Mine overrides {method}, .* does not\. \S.{{15,}}"
+    if ours.not_called[method].refused:
+        with pytest.raises(TypeError, match=said):
+            type("Mine", (ours,), {method: None})
+        return
+    with pytest.warns(UserWarning, match=said) as caught:
+        type("Mine", (ours,), {method: None})
+    assert len(caught) == 1
+
+
+@KINDS
+@pytest.mark.parametrize("method", ["execute", "on_kill", "execute_complete", "conclude", "arrived", "poke"])
+def test_what_is_called_is_overridden_in_silence(name, method):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        type("Mine", (getattr(airflow_resilient, name),), {method: lambda self, context, event=None: None})
+
+
+@KINDS
+def test_every_text_is_a_sentence_without_its_end(name):
+    for entry in getattr(airflow_resilient, name).not_called.values():
+        assert re.match(r"[a-z].*[a-z_)]$", entry.instead)
