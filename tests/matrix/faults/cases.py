@@ -28,6 +28,7 @@ class Wanted:
     """What a case should come to.
 
     :param at_once: how many jobs may live at the same time, beside those that are left.
+    :param or_fewer: fewer retries are as good.
     """
 
     made: int = 1
@@ -36,6 +37,7 @@ class Wanted:
     reported: Reported = "equal"
     retries: int = 0
     at_once: int = 1
+    or_fewer: bool = False
 
     def held(self, figures: Figures) -> bool:
         """Whether it came to that, and nowhere two jobs lived at once but where one is left anyway.
@@ -46,7 +48,8 @@ class Wanted:
         come = (figures.made, figures.left, figures.wronged, figures.reported)
         return (
             come == (self.made, self.left, self.wronged, self.reported)
-            and self.retries - figures.by_scheduler <= figures.retries <= self.retries
+            and (self.or_fewer or self.retries - figures.by_scheduler <= figures.retries)
+            and figures.retries <= self.retries
             and figures.at_once <= self.at_once + self.left
         )
 
@@ -134,6 +137,7 @@ class Row:
 # --- shared by rows ----------------------------------------------------------------------------------------
 
 ONE_RETRY = Wanted(retries=1)
+ONE_RETRY_OR_NONE = Wanted(retries=1, or_fewer=True)
 FAILED_ONCE = Wanted(made=2, retries=1)
 TWO = Wanted(made=2)
 
@@ -830,6 +834,7 @@ ROWS: Sequence[Row] = (
         s.waits_here,
         s.stop_worker,
         s.end,
+        wanted=ONE_RETRY_OR_NONE,
         note="the try ends with its process, and the next one takes the job over",
     ),
     _in_worker(
@@ -838,6 +843,7 @@ ROWS: Sequence[Row] = (
         s.waits_here,
         s.terminate_task,
         s.end,
+        wanted=ONE_RETRY_OR_NONE,
         note="the same; the worker can still tell that nobody has ended the task instance",
     ),
     _in_worker("here-mark", "marked as failed", s.waits_here, s.mark_failed, s.has_ended, wanted=Wanted()),

@@ -131,6 +131,14 @@ def test_a_try_that_the_scheduler_fails_excuses_no_figure_but_a_retry_that_was_w
     assert not Wanted().held(Figures(made=2, by_scheduler=1))
 
 
+def test_where_a_task_may_go_on_fewer_retries_are_as_good():
+    wanted = Wanted(retries=1, or_fewer=True)
+    assert wanted.held(Figures(made=1, retries=0))
+    assert wanted.held(Figures(made=1, retries=1))
+    assert not wanted.held(Figures(made=1, retries=2))
+    assert not wanted.held(Figures(made=1, retries=0, wronged=1))
+
+
 def test_every_row_says_what_is_wanted_for_fates_that_it_has():
     for row in ROWS:
         assert set(row.fates) <= set(FATES), row.id
