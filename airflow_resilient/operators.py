@@ -79,6 +79,7 @@ class _Visit:
     :param here: it waits in the worker.
     :param under_way: it has neither returned nor raised: `on_kill` is called by a signal handler.
     :param log_position: how far the job's log has been copied, as JSON values.
+    :param job: what it watches, or has seen end.
     """
 
     context: Context
@@ -89,6 +90,7 @@ class _Visit:
     under_way: bool = True
     settled: bool = False
     log_position: Any = None
+    job: Job | None = None
 
     def keep(self, memory: Memory) -> None:
         self.memory = memory
@@ -218,12 +220,15 @@ class RemoteJobOperator(BaseOperator):
         return None
 
     def current_job(self) -> Job | None:
-        """The job of this try, as it was observed last; ``None``: none is known yet, or the try has ended."""
+        """The job of this try that was submitted, adopted or seen last; ``None`` while none is known.
+
+        Not a job that the try gives up, nor one whose end it only awaits.
+        """
         visit = self._current
         if visit is None:
             return None
         own = [job for job in visit.memory.seen if job.id in visit.memory.own_job_ids]
-        return max(own, key=lambda job: job.created, default=None)
+        return visit.job or max(own, key=lambda job: job.created, default=None)
 
     log_interval: float = 10.0
     """Seconds between two reads of the job's log."""
@@ -539,6 +544,7 @@ class RemoteJobOperator(BaseOperator):
         self._copy_log_of_ended(visit, verdict)
         if memory.own_job_ids - before:
             warn_default_namespace(self)
+        visit.job = verdict.job if isinstance(verdict, Finish) else None
         if isinstance(verdict, Finish) and first_visit:  # adopted: this try has pushed nothing yet
             self.submitted(context, verdict.job)
         if isinstance(verdict, Watch):

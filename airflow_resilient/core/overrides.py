@@ -1,6 +1,6 @@
 """What a user's subclass overrides, and what of that nothing here calls.
 
-A method of the provider's class that is never called fails silently, so this is said when the class is made.
+A method of the provider's class that is never called fails silently: a warning or an error says so early.
 
 Imports the standard library only; a test enforces it.
 """

@@ -179,6 +179,35 @@ def test_a_deferred_operator_knows_its_arn_when_it_resumes(aws):
     assert ecs(Resumes).run() == aws.ecs.tasks()[0].arn
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_arn_is_that_of_the_job_that_a_retry_adopts(aws, live):
+    class Dies(Ecs):
+        died = False
+
+        def submitted(self, context, job):
+            if not type(self).died:
+                type(self).died = True
+                raise Crash("after the submission")
+            super().submitted(context, job)
+
+        def conclude(self, context, job, log):
+            return self.arn
+
+    tries = ecs(Dies, retries=1)
+    aws.ecs.plan("nightly", seconds=None)
+    with pytest.raises(Crash):
+        tries.start()
+    (task,) = aws.ecs.tasks()
+    if not live:
+        aws.ecs.finish(task.arn)
+    outcome = tries.start()
+    if live:
+        assert isinstance(outcome, Deferred)
+        aws.ecs.finish(task.arn)
+        outcome = tries.finish(outcome)
+    assert outcome == task.arn
+
+
 class CountsSteps(Emr):
     def execute(self, context):
         super().execute(context)

@@ -27,7 +27,7 @@ def methods(name):
     theirs = getattr(import_module(PROVIDERS[name]), name)
     known = {*BaseOperator.__mro__, *BaseSensorOperator.__mro__}
     found = {each for kind in theirs.__mro__ if kind not in known for each in vars(kind)}
-    return {each for each in found if not each.startswith("__")} - {"_abc_impl"}
+    return {each for each in found if not each.startswith("__")} - {"_abc_impl", "_is_protocol"}
 
 
 @KINDS

@@ -1,0 +1,54 @@
+"""The cells of the table say what was seen, and what is named is what differs."""
+
+import pytest
+
+from subclasses.cases import BY_ID, HOOKS, OURS, ROWS, Seen
+from subclasses.report import held, table, verdict
+
+RAN = Seen(states=({"run": "success", "a": "success"},), tries=({"a": 2},), requests=("x", "x"))
+ONE_TRY = Seen(**{**vars(RAN), "tries": ({"a": 1},), "where": "in the worker"})
+REFUSED = Seen(error="Traceback ...\nTypeError: GpuOperator overrides _run_image_with_mounts, which")
+
+
+@pytest.mark.parametrize(
+    ("row", "seen", "name", "expected"),
+    [
+        pytest.param("own_request", ONE_TRY, OURS, True, id="as-named"),
+        pytest.param("own_outcome", ONE_TRY, OURS, False, id="not-named"),
+        pytest.param("own_request", RAN, OURS, False, id="named-and-not-there"),
+        pytest.param("own_request", ONE_TRY, HOOKS, False, id="in-the-worker-though-it-has-hooks"),
+        pytest.param("own_container", REFUSED, OURS, True, id="refused"),
+        pytest.param("own_container", RAN, OURS, False, id="not-refused"),
+        pytest.param("own_container", Seen(error="SyntaxError: x"), OURS, False, id="another-error"),
+    ],
+)
+def test_a_case_holds(row, seen, name, expected):
+    assert held(BY_ID[row], RAN, seen, name) is expected
+
+
+def test_a_cell_says_what_was_seen_and_what_differs():
+    assert verdict(BY_ID["own_request"], RAN, ONE_TRY, OURS).split("<br>") == [
+        "success in 1 try · 2 jobs",
+        "waits in the worker",
+        "differs: lost capacity uses up no retry: the same try submits the same request again",
+    ]
+    assert verdict(BY_ID["own_container"], RAN, REFUSED, OURS) == (
+        "the DAG file is refused: `GpuOperator overrides _run_image_with_mounts, which`"
+    )
+
+
+def test_a_file_differs_from_the_provider_s_in_its_import_lines_alone():
+    for row in ROWS:
+        pairs = list(zip(row.source("provider").splitlines(), row.source(OURS).splitlines(), strict=True))
+        changed = [(before, after) for before, after in pairs if before != after]
+        assert changed, row.id
+        assert all(
+            before.startswith("from airflow.providers.")
+            and after.startswith("from airflow_resilient import ")
+            for before, after in changed
+        )
+
+
+def test_every_row_that_was_played_stands_in_the_table():
+    results = {row.id: dict.fromkeys(row.implementations, RAN) for row in ROWS}
+    assert len(table(results).splitlines()) == len(ROWS) + 2
