@@ -90,7 +90,8 @@ class _Terminal(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        self._stream.flush()
+        if not self._stream.closed:  # Python flushes an object that it discards, however late that is
+            self._stream.flush()
 
 
 def _version() -> str:

@@ -25,6 +25,7 @@ from airflow_resilient.core.job import CLOCK_SKEW, Cause, Claim, Job, Phase
 from airflow_resilient.core.polling import PollPolicy, Wait, after_poll
 from airflow_resilient.core.retry import doubling
 from airflow_resilient.core.service import DEFAULT_BUDGET, NoCapacityMarker, RemoteService
+from airflow_resilient.core.waiting import wait_for
 from airflow_resilient.testing.in_memory_jobs import (
     AnswerLost,
     Crash,
@@ -76,6 +77,7 @@ class Rules:
     workers_default: int | None = None  # `retries` as workers read it, where their configuration differs
     made_up_xcoms: float = 0.0
     bystanders: float = 0.0
+    in_worker: bool = False  # it waits in its process, not deferred
     steps: int = 60
 
 
@@ -208,6 +210,7 @@ class World:
     stored: str = ""  # what the try remembers, as JSON: XCom and the trigger's keywords
     trigger_jobs: tuple[Job, ...] = ()
     trigger_until: float | None = None
+    memory: Any = None  # of a try that waits in the worker: it dies with its process
     observed: dict[str, Job] = field(default_factory=dict)
     waits: dict[str, Wait] = field(default_factory=dict)
     visit: Visit | None = None
@@ -452,9 +455,9 @@ class World:
             deadline = self.deadline(memory)
             if memory.overdue_since is not None:
                 deadline = memory.overdue_since + self.policy.cancel_grace
-            self._defer(verdict.jobs, deadline)
+            self._defer(memory, verdict.jobs, deadline)
         elif isinstance(verdict, core.Pause):
-            self._defer((), self.now() + verdict.seconds)
+            self._defer(memory, (), self.now() + verdict.seconds)
             self.held_up += verdict.seconds
         elif isinstance(verdict, core.Finish) and self.made_up and verdict.job.phase is not Phase.SUCCEEDED:
             # Whoever can write XComs can make a try fail: that costs a retry, and no result is wrong.
@@ -480,8 +483,9 @@ class World:
                 self.violate("7: reported no capacity before the budget was spent")
             self._fail_try("verdict", memory, verdict)
 
-    def _defer(self, jobs: tuple[Job, ...], until: float | None) -> None:
-        self.state = "deferred"
+    def _defer(self, memory: Any, jobs: tuple[Job, ...], until: float | None) -> None:
+        self.state = "waiting" if self.rules.in_worker else "deferred"
+        self.memory = memory
         self.trigger_failed = False
         self.trigger_jobs, self.trigger_until = jobs, until
         self.observed = {job.id: job for job in jobs}
@@ -503,6 +507,36 @@ class World:
         invariant_8(self, memory)
         if why == "verdict":
             invariant_4(self, memory, verdict)
+
+    # -- a worker that waits
+
+    def _when_waiting(self) -> None:
+        """Wait in the process of the try, which has its memory; it may die or be stopped meanwhile."""
+        if not self.calm and self.chance(self.rules.triggerer_failures):
+            self.record("worker stopped")
+            self._fail_try("worker stopped")
+            return
+        seconds = self.random.choice((10.0, 1e9, 1e9))  # somebody may act before it is over
+        until = min(self.now() + seconds, self.trigger_until or 1e12)
+        sleep = self.service.advance
+        try:
+            if self.trigger_jobs:
+                self.actor = Visit(self, self.memory, first_visit=False)  # it may crash at any call
+                runtime = REAL.Runtime(self.service.now, sleep, self.random.random, QUIET)
+                waited = wait_for(self.asked, self.trigger_jobs, self.poll_policy, runtime, until=until)
+                assert waited.refused is None
+                self.observed = {job.id: job for job in waited.jobs}
+            else:
+                sleep(max(0.0, until - self.now()))
+        except Crash:
+            self._fail_try("crash")
+            return
+        self.trigger_jobs = tuple(self.observed.values())
+        over = self.trigger_jobs and not any(job.live for job in self.trigger_jobs)
+        if over or (self.trigger_until is not None and self.now() >= self.trigger_until):
+            self.state = "running"
+            memory = self.memory.update(self.observed.values())
+            self.visit = Visit(self, memory, first_visit=False)
 
     # -- the triggerer
 
@@ -597,13 +631,13 @@ class World:
                 return True
         if (
             self.clears < self.rules.clears
-            and self.state not in ("scheduled", "running")
+            and self.state not in ("scheduled", "running", "waiting")
             and self.chance(0.5)
         ):
             self.clears += 1
             self.clear()
             return True
-        if self.marks < self.rules.marks and self.state == "deferred" and self.chance(0.5):
+        if self.marks < self.rules.marks and self.state in ("deferred", "waiting") and self.chance(0.5):
             self.marks += 1
             self.mark()
             return True
@@ -635,7 +669,7 @@ class World:
     def delete(self) -> None:
         """The DAG run is deleted, and made again under the same id somewhat later."""
         self.record("run deleted when", self.state)
-        if self.state == "deferred" and not self.rules.reattach:
+        if self.state in ("deferred", "waiting") and not self.rules.reattach:
             self._on_kill()
         if self.visit:
             self.visit.is_current = False
@@ -800,8 +834,9 @@ def invariant_5_at_cancel(world: World, visit: Visit, job: Job, reason: str) -> 
     The current try cancels only jobs of an earlier generation, duplicates, and overdue jobs; a stale try
     cancels nothing that its successor waits for. Except at the deadline of a stale try that has asked Airflow
     and was told that the task instance runs, which can be its successor; a try of a deleted run that still
-    works when the run is created again; one of two jobs that are alive at the same time and `excused`; and a
-    job of which `retries`, which has changed, does not tell whether a clear came after it.
+    works when the run is created again, and may make the new run's job look older; one of two jobs that are
+    alive at the same time and `excused`; and a job of which `retries`, which has changed, does not tell
+    whether a clear came after it.
     """
     core, service = world.core, world.service
     if job.claim.task_key != TASK_KEY:
@@ -830,6 +865,13 @@ def invariant_5_at_cancel(world: World, visit: Visit, job: Job, reason: str) -> 
         else:
             world.violate(f"5: a stale try cancelled {job.id}, which its successor waits for: {reason}")
     elif reason == core.SUPERSEDED:
+        misled = any(  # by a try of a deleted run, which has submitted after the new run had begun
+            world.submissions[other.id].incarnation != world.incarnation
+            and other.created >= world.run_started
+            for other in ours(world, service.history)
+        )
+        if misled:
+            return
         skewed = submission.incarnation == world.incarnation or world.rules.reattach
         skewed = skewed and not ambiguous(real.claim.generation, visit.owner.generation)
         if submission.generation == world.generation and skewed:
@@ -972,6 +1014,16 @@ def worlds() -> dict[str, Rules]:
         ),
         "a run that is made again eleven times": Rules(
             deletions=11, clears=0, retries=1, on_kill=False, forget_after=None, steps=200
+        ),
+        "waiting in the worker": Rules(in_worker=True, unknown_for=10.0),
+        "waiting in the worker, with deadlines and marks": Rules(
+            in_worker=True, timeout=300.0, marks=1, tokens=False, cancel_seconds=60.0
+        ),
+        "waiting in the worker, with many faults": Rules(
+            in_worker=True, throttle=0.3, lose=0.2, crash=0.08, retries=6, no_capacity=0.2
+        ),
+        "waiting in the worker, runs deleted and made again": Rules(
+            in_worker=True, deletions=1, clears=1, retries=2
         ),
         "runs deleted and made again": Rules(deletions=1, clears=1, retries=2),
         "runs deleted and made again, without tokens": Rules(tokens=False, deletions=1, clears=1, retries=2),

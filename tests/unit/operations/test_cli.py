@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import subprocess
@@ -53,6 +54,13 @@ def test_without_a_url_it_says_so_and_asks_nobody(capsys, configured):
     configured()
     assert cli.main(["explain", "etl", "manual__1", "sort"]) == 2
     assert "pass --airflow-url or set AIRFLOW_API_URL" in capsys.readouterr().err
+
+
+def test_our_stream_may_be_discarded_after_the_one_below_it_was_closed():
+    below = io.StringIO()
+    stream = cli._Terminal(below)
+    below.close()
+    stream.close()
 
 
 def test_what_should_not_happen_is_not_taken_for_orphans(capsys):
