@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import servers
+
 import airflow_resilient
 from airflow_resilient.testing import FakeAws, FakeDocker
 from airflow_resilient.testing.airflow.local_airflow import HANG, LocalAirflow
@@ -460,10 +462,5 @@ def harness(
 @contextlib.contextmanager
 def database() -> Iterator[str]:
     """An empty PostgreSQL database of our own."""
-    sys.path.insert(0, str(HERE.parents[1] / "system"))
-    try:
-        import servers
-    finally:
-        sys.path.pop(0)
     with servers.postgresql("faults") as url:
         yield url("faults")

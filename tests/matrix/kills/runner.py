@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -18,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import servers
 
 import airflow_resilient
 from airflow_resilient.testing.airflow.local_airflow import HANG, LocalAirflow, LocalAirflowError
@@ -240,11 +241,6 @@ def harness(
 
     :param more_dags: further DAG files, for which the engine is that of ``DOCKER_HOST``.
     """
-    sys.path.insert(0, str(HERE.parents[1] / "system"))
-    try:
-        import servers
-    finally:
-        sys.path.pop(0)
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(LocalDocker())
         recorder = Recorder(engine)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import servers
+
 import airflow_resilient
 from airflow_resilient.services.emr_steps.marker import read_marker
 from airflow_resilient.testing import FakeAws
@@ -193,8 +195,6 @@ STEPS_OF = {"insides": ("sort",), "own_response": ("join",), "late_values": ("su
 @contextlib.contextmanager
 def harness(say: Callable[[str], object], rows: Sequence[Row] = ROWS) -> Iterator[Harness]:
     """Start everything, and a run of each DAG with each implementation."""
-    import servers
-
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(LocalDocker())
         aws = stack.enter_context(FakeAws().serve())
