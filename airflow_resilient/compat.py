@@ -305,12 +305,24 @@ def works_on(ti: Any) -> bool:
 def started_before(context: Context) -> bool:
     """Whether Airflow has started this very try before and starts it again, without the try's memory.
 
-    From 3.1.7 on, a worker that cannot load the DAG (a broken deploy, a bundle that is not available yet)
-    reschedules the task instance; a try that was to resume after a deferral then starts from the beginning,
-    with the same number. Source: ``_maybe_reschedule_startup_failure`` in Airflow's ``task_runner.py``
-    and ``TIRescheduleStatePayload`` in the execution API's ``task_instances.py``.
+    It does in two cases:
+
+    * From 3.1.7 on, a worker that cannot load the DAG (a broken deploy, a bundle that is not available yet)
+      reschedules the task instance; a try that was to resume after a deferral then starts from the beginning,
+      with the same number. Source: ``_maybe_reschedule_startup_failure`` in Airflow's ``task_runner.py``
+      and ``TIRescheduleStatePayload`` in the execution API's ``task_instances.py``.
+    * The scheduler fails a healthy try ("state mismatch": it reads of the end of the first visit when the
+      task instance is queued to resume), and forgets where it was to go on. What was queued starts as the
+      same try from its beginning, if it comes to a worker when the next try is queued. The XComs of the first
+      visit are still there then; of the later tries the number alone says that there were others. Seen on
+      3.3.2, with an executor that was busy. Source: ``process_executor_events`` in
+      ``airflow/jobs/scheduler_job_runner.py``, ``fetch_handle_failure_context`` in
+      ``airflow/models/taskinstance.py`` and ``ti_run`` in the execution API's ``task_instances.py`` of 3.3.2.
     """
-    return bool(context.get("task_reschedule_count"))
+    ti: Any = context["ti"]
+    start = getattr(ti, "_ti_context_from_server", None)
+    visited = ti.try_number == 1 and bool(getattr(start, "xcom_keys_to_clear", None))
+    return visited or bool(context.get("task_reschedule_count"))
 
 
 def run_start(context: Context) -> float:

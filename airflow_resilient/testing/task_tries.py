@@ -61,6 +61,7 @@ class TaskTries:
     run_started: datetime = field(default_factory=lambda: datetime.now(timezone.utc) - timedelta(seconds=1))
     started: datetime | None = None
     begun_again: int = 0
+    left_xcoms: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.max_tries = self.max_tries or (self.make_operator().retries or 0)
@@ -76,6 +77,7 @@ class TaskTries:
             max_tries=self.max_tries,
             start_date=self.started,
             task=task,
+            _ti_context_from_server=SimpleNamespace(xcom_keys_to_clear=self.left_xcoms),
             xcom_push=lambda key, value: self.xcoms.update({key: json.loads(json.dumps(value))}),
             xcom_pull=lambda key, **_: self.xcoms.get(key),
         )
@@ -95,17 +97,19 @@ class TaskTries:
         self.begun_again = 0
         return self._begin()
 
-    def begin_again(self) -> Any:
-        """Begin the same try again, as Airflow does from 3.1.7 on when a worker cannot load the DAG.
+    def begin_again(self, *, rescheduled: bool = True) -> Any:
+        """Begin the same try again. The try's memory is lost.
 
-        The try's memory is lost. Source: ``_maybe_reschedule_startup_failure`` in Airflow's
-        ``task_runner.py``.
+        :param rescheduled: as Airflow does from 3.1.7 on when a worker cannot load the DAG; ``False``: as it
+            does when its scheduler has failed a healthy try that was queued to resume. See
+            `airflow_resilient.compat.started_before`.
         """
-        self.begun_again += 1
+        self.begun_again += rescheduled
         return self._begin()
 
     def _begin(self) -> Any:
         self.started = datetime.now(timezone.utc)
+        self.left_xcoms = [*self.xcoms]
         self.xcoms.clear()
         return self._visit(lambda task, context: type(task).execute.__wrapped__(task, context))
 

@@ -98,11 +98,15 @@ def test_a_job_that_ended_while_nobody_polled_is_adopted(jobs):
     assert len(jobs.history) == 1
 
 
-def test_a_try_that_airflow_begins_again_makes_no_second_job(jobs):
+@pytest.mark.parametrize("rescheduled", [True, False], ids=["no-dag-at-the-resume", "a-state-mismatch"])
+@pytest.mark.parametrize("seconds", [0, 60], ids=["while-it-runs", "when-it-has-ended"])
+def test_a_try_that_airflow_begins_again_makes_no_second_job(rescheduled, seconds):
+    name = f"memory-{uuid.uuid4()}"
+    jobs = InMemoryJobs(name, seconds=0.05, clock=time.time, tokens=False)
     tries = TaskTries(operator(jobs))
     tries.start()
-    jobs.advance(60)
-    assert tries.finish(tries.begin_again()) == "job-1", "as when no worker could load the DAG at the resume"
+    jobs.advance(seconds)
+    assert tries.finish(tries.begin_again(rescheduled=rescheduled)) == "job-1"
     assert len(jobs.history) == 1
 
 

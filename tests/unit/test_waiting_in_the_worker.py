@@ -432,7 +432,11 @@ def test_a_signal_beside_the_end_of_the_job_costs_no_retry(jobs):
     assert tries.start() == "job-1"
 
 
-def test_a_state_that_cannot_be_read_leaves_the_job(jobs, caplog, capsys):
+def test_a_state_that_cannot_be_read_leaves_the_job(jobs, monkeypatch, caplog, capsys):
+    def unreadable(ti):
+        raise ConnectionError("Airflow does not answer")
+
+    monkeypatch.setattr(compat, "state_of", unreadable)
     jobs.plan(seconds=None)
     tries = Tries(Builds, jobs)
     signalled(jobs, tries)

@@ -118,6 +118,7 @@ class Seen:
     :param links: of the user's own classes, in Airflow's UI.
     :param where: "in the worker" if the log of a task says that it waits there, else "without a slot" if one
         says that it defers; empty: neither, because its job has ended before.
+    :param by_scheduler: tries that Airflow's scheduler has failed by itself.
     """
 
     error: str = ""
@@ -128,8 +129,16 @@ class Seen:
     left: int = 0
     links: tuple[str, ...] = ()
     where: str = ""
+    by_scheduler: int = 0
 
     def differences(self, other: Seen) -> set[str]:
-        """The names of the fields that differ, but for where it waits."""
-        fields = set(vars(self)) - {"where"}
-        return {name for name in fields if getattr(self, name) != getattr(other, name)}
+        """The names of the fields that differ, but for where it waits.
+
+        After a try that the scheduler has failed by itself, a job that has failed is followed by another one.
+        """
+        fields = set(vars(self)) - {"where", "by_scheduler", "requests"}
+        found = {name for name in fields if getattr(self, name) != getattr(other, name)}
+        mine, theirs = self.requests, other.requests
+        if self.by_scheduler or other.by_scheduler:
+            mine, theirs = tuple(sorted({*mine})), tuple(sorted({*theirs}))
+        return found | {"requests"} if mine != theirs else found

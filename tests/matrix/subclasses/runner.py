@@ -83,6 +83,7 @@ class Harness:
             requests=tuple(sorted(request for _, request, _ in jobs)),
             left=sum(live for _, _, live in jobs),
             links=self._links(dag_id, runs[-1], instances[-1]),
+            by_scheduler=sum(len(self.airflow.events("state mismatch", dag_id, run)) for run in runs),
             where=self._where(dag_id, [each for some in instances for each in some]),
         )
 

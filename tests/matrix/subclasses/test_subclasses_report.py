@@ -26,6 +26,14 @@ def test_a_case_holds(row, seen, name, expected):
     assert held(BY_ID[row], RAN, seen, name) is expected
 
 
+def test_a_job_that_failed_may_be_followed_by_another_one_where_the_scheduler_has_failed_a_try():
+    twice = Seen(**{**vars(RAN), "requests": ("x", "x", "x")})
+    assert RAN.differences(twice) == {"requests"}
+    by_scheduler = Seen(**{**vars(twice), "by_scheduler": 1})
+    assert RAN.differences(by_scheduler) == set()
+    assert RAN.differences(Seen(**{**vars(by_scheduler), "requests": ("x", "y")})) == {"requests"}
+
+
 def test_a_cell_says_what_was_seen_and_what_differs():
     assert verdict(BY_ID["own_request"], RAN, ONE_TRY, OURS).split("<br>") == [
         "success in 1 try · 2 jobs",
