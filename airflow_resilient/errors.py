@@ -139,6 +139,9 @@ def also(error: _E, provider_error: str, **attributes: Any) -> _E:
     return made
 
 
+CLIENT_ERROR = "botocore.exceptions:ClientError"
+"""For `also`: what boto3 raises where AWS refuses a call, and the amazon provider lets out."""
+
 _MADE: dict[tuple[type[Exception], type[Exception]], type[Exception]] = {}
 
 
@@ -149,7 +152,7 @@ def _both(ours: type[Exception], theirs: type[Exception]) -> type[Exception]:
         return _remake_both, (ours, theirs, self.args), self.__dict__ or None
 
     if (ours, theirs) not in _MADE:
-        content = {"__reduce__": reduce, "__module__": ours.__module__}
+        content = {"__reduce__": reduce, "__module__": ours.__module__, "__str__": ours.__str__}
         _MADE[ours, theirs] = type(ours.__name__, (ours, theirs), content)
     return _MADE[ours, theirs]
 

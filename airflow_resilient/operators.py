@@ -150,7 +150,9 @@ class RemoteJobOperator(BaseOperator):
     :raises InvalidParameter: a parameter is wrong.
 
     At run time `execute` raises `JobFailed`, `JobCancelled`, `JobLost`, `JobTimeout`, `NotSubmitted`,
-    `NoCapacity`, `SubmitRefused` or `JobUnreachable`.
+    `NoCapacity`, `SubmitRefused` or `JobUnreachable`. Where the code of a subclass, or of another task, has
+    called it, the deadline raises Airflow's ``AirflowTaskTimeout``, with ``job``, which no ``except
+    Exception`` catches.
     """
 
     not_called: ClassVar[Mapping[str, NotCalled]] = {}
@@ -271,16 +273,26 @@ class RemoteJobOperator(BaseOperator):
         context = compat.with_task_instance(context)
         caller = compat.calling_task(self, context)
         owner = self._owner_of_call(context, caller)
+        overrides = overriding_class(type(self), RemoteJobOperator, "execute")
         why = why_in_worker(
             inside=caller.task_id if caller is not None else "",
             again=bool(Claim(owner.task_key, 0).call),
-            overrides=overriding_class(type(self), RemoteJobOperator, "execute"),
+            overrides=overrides,
             deferrable=is_true(self.deferrable) if self._says_deferrable else None,
         )
         if not why:
             return self._visit(context, self._first_memory(context), owner, first_visit=True)
         memory = Memory(time.time()) if caller is not None else self._first_memory(context)
-        return self._visit_here(context, memory, owner, caller, why)
+        try:
+            return self._visit_here(context, memory, owner, caller, why)
+        except JobTimeout as error:
+            if caller is None and not overrides:
+                raise
+            # Code around this call may catch Exception, as it does with the provider's operator: Airflow's
+            # own error of a timeout is none.
+            timeout: Any = compat.interrupts()[0](str(error))
+            timeout.job = error.job
+            raise timeout from error
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Process the event of the trigger, and decide again."""

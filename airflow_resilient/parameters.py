@@ -92,6 +92,17 @@ def require_codes(task: Any, parameter: str, codes: Any) -> None:
         reject(task, parameter, codes, "an exit code or a collection of them: 99 or [98, 99]")
 
 
+def listed_codes(codes: Any) -> Any:
+    """One exit code, or none, as a list; as the provider's operators keep them. Anything else is left.
+
+    >>> listed_codes(None), listed_codes(99), listed_codes((98, 99))
+    ([], [99], (98, 99))
+    """
+    if codes is None:
+        return []
+    return [codes] if isinstance(codes, int) else codes
+
+
 def codes_of(codes: int | Container[int] | None) -> Container[int]:
     """A collection of exit codes, from one exit code, a collection, or ``None``.
 

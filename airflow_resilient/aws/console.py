@@ -69,8 +69,12 @@ class ConsoleLink(BaseOperatorLink):
 
     @classmethod
     def persist(cls, context: Context, **facts: Any) -> None:
-        """Push the parameters of the URL: the keywords of the class's `url`, JSON values."""
-        context["ti"].xcom_push(key=cls.key, value=facts)
+        """Push the parameters of the URL: the keywords of the class's `url`, JSON values.
+
+        With the domain of the console, which links of the amazon provider need to read the same XCom.
+        """
+        domain = _DOMAINS[partition_of(facts.get("region_name"))]
+        context["ti"].xcom_push(key=cls.key, value={**facts, "aws_domain": domain})
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Make the URL from what `persist` pushed; ``""`` before that.
@@ -78,4 +82,6 @@ class ConsoleLink(BaseOperatorLink):
         :param ti_key: task instance, or its key.
         """
         facts = recall(ti_key, self.key)
-        return type(self).url(**facts) if facts else ""
+        if not facts:
+            return ""
+        return type(self).url(**{name: value for name, value in facts.items() if name != "aws_domain"})

@@ -66,6 +66,10 @@ def check_overrides(kind: type, table: Mapping[str, NotCalled], stacklevel: int 
         if entry.refused:
             raise TypeError(f"{text} The page 'Move a subclass' of the documentation shows how")
         warnings.warn(text, UserWarning, stacklevel=stacklevel)
+    for name in sorted(called & {each for each in table if not hasattr(kind, each)}):
+        text = f"{kind.__qualname__} uses {name}, which the provider's class has and this one does not. "
+        advice = table[name].instead
+        warnings.warn(f"{text}{advice[0].upper()}{advice[1:]}.", UserWarning, stacklevel=stacklevel)
 
 
 def _classes_of_the_user(kind: type) -> Iterator[type]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from ..aws.access import AwsAccess
 from ..aws.errors import is_throttle, lasting_advice
 from ..compat import conf
-from ..core.overrides import NotCalled
+from ..core.overrides import NotCalled, overriding_class
 from ..core.service import AWS_ACCESS, RemoteService
 from ..core.shapes import ANYTHING, NOTHING, TEXT, TRUTH, MapOf, OneOf, Shape, optional, text
 from ..operators import RemoteJobOperator
@@ -199,9 +199,9 @@ class AwsJobOperator(ProvidersHook, RemoteJobOperator):
     def __init__(
         self,
         *,
-        wait_for_completion: bool,
-        waiter_delay: float,
-        waiter_max_attempts: int,
+        wait_for_completion: bool = True,
+        waiter_delay: float = ProviderDefault(30),
+        waiter_max_attempts: int = 60,
         deferrable: bool = DEFAULT_DEFERRABLE,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
@@ -235,7 +235,7 @@ class AwsJobOperator(ProvidersHook, RemoteJobOperator):
         shared: dict[str, tuple[object, str]] = {
             "waiter_max_attempts": (max_attempts, _NO_COUNT.format("execution_timeout")),
         }
-        if self.deferrable is not False:
+        if self.deferrable is not False and not overriding_class(type(self), RemoteJobOperator, "execute"):
             shared["deferrable"] = (
                 DEFAULT_DEFERRABLE,
                 f"{_DEFERS}; it only implies wait_for_completion=True",

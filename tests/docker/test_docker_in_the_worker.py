@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 
 import pytest
 
-from airflow_resilient import DockerOperator, JobFailed, NotSubmitted, PollPolicy
-from airflow_resilient.compat import AirflowFailException, BaseOperator
+from airflow_resilient import DockerOperator, JobFailed, NotSubmitted, Phase, PollPolicy, compat
+from airflow_resilient.compat import AirflowException, AirflowFailException, BaseOperator
 from airflow_resilient.core.job import Claim
 from airflow_resilient.testing import FakeDocker, TaskTries
 from airflow_resilient.testing.in_memory_jobs import Crash
@@ -156,6 +158,42 @@ class Assigns(Quick):
 
 def test_container_may_be_assigned_and_changes_nothing_else(tries):
     assert tries(Assigns).run() == ({"Id": "another"}, "two")
+
+
+class Tolerant(Quick):
+    def execute(self, context):
+        try:
+            return super().execute(context)
+        except AirflowException:
+            return "tolerated"
+
+
+def test_an_except_clause_that_tolerates_a_failure_does_not_tolerate_the_deadline(tries, engine):
+    engine.plan("etl:7", seconds=0.1, exit_code=3)
+    assert tries(Tolerant).start() == "tolerated"
+    engine.plan("etl:7", seconds=None)
+    with pytest.raises(compat.interrupts()[0], match="execution_timeout") as timeout:
+        tries(Tolerant, execution_timeout=timedelta(seconds=0.5)).start()
+    assert timeout.value.job.phase is Phase.CANCELLED
+    assert engine.live() == []
+
+
+def test_a_result_is_read_by_a_library_that_reads_files(tries, engine):
+    class Reader:
+        def load(self, file):
+            return json.load(file)
+
+    class Reads(Quick):
+        pickling_library = Reader()
+
+    engine.plan("etl:7", seconds=0.1, files=(("/out", b'{"rows": 3}'),))
+    given = {"retrieve_output": True, "retrieve_output_path": "/out", "auto_remove": "never"}
+    assert tries(Reads, **given).run() == {"rows": 3}
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, []), (99, [99]), ([98, 99], [98, 99])])
+def test_exit_codes_are_kept_as_the_provider_keeps_them(given, kept):
+    assert DockerOperator(task_id="a", image="etl:7", skip_on_exit_code=given).skip_on_exit_code == kept
 
 
 class Python(BaseOperator):

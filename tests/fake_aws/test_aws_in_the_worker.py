@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import time
+import warnings
 from dataclasses import replace
 
+import boto3
 import pytest
+from airflow.providers.amazon.aws.links.emr import EmrClusterLink as ProvidersClusterLink
+from airflow.providers.amazon.aws.links.emr import EmrLogsLink as ProvidersLogsLink
+from botocore.exceptions import ClientError
 
 from airflow_resilient import (
     EcsRunTaskOperator,
@@ -150,7 +155,8 @@ def test_a_subclass_uses_arn_client_and_hook_as_with_the_provider(aws):
     before, arn, first, last, region = ecs(UsesInsides, region_name="us-east-1").start()
     (task,) = aws.ecs.tasks()
     assert (before, arn) == (None, task.arn)
-    assert first != last == "STOPPED"
+    assert first in ("PROVISIONING", "PENDING", "RUNNING", "STOPPED")
+    assert last == "STOPPED"
     assert region == "us-east-1"
 
 
@@ -235,6 +241,80 @@ def test_a_hook_has_the_access_of_the_task():
         hook = task.hook
         assert (hook.aws_conn_id, hook._region_name, hook._verify) == ("lake", "eu-west-1", False)
         assert hook._config.read_timeout == 5
+
+
+def test_a_refused_request_is_boto3s_error_too(aws):
+    class Catches(Ecs):
+        def execute(self, context):
+            try:
+                return super().execute(context)
+            except ClientError as error:
+                return [error.response["Error"]["Code"], error.operation_name, str(error)[:18]]
+
+    code, operation, text = ecs(Catches, cluster="missing").start()
+    assert (code, operation, text) == ("ClusterNotFoundException", "RunTask", "ECS refuses to run")
+
+
+class OwnPoke(EmrStepSensor):
+    """As many have copied it from the provider's."""
+
+    def poke(self, context):
+        response = self.get_emr_response(context)
+        state = self.state_from_response(response)
+        if state in self.failed_states:
+            raise JobFailed(str(self.failure_message_from_response(response)), None)
+        return state in self.target_states
+
+
+@pytest.mark.parametrize("outcome", ["COMPLETED", "FAILED"])
+def test_a_poke_of_ones_own_reads_emrs_answer_as_with_the_provider(aws, outcome):
+    cluster = aws.make_emr_cluster("etl", concurrency=10)
+    aws.emr.plan(seconds=0.1, outcome=outcome)
+    client = boto3.client("emr")
+    (step,) = client.add_job_flow_steps(JobFlowId=cluster, Steps=steps("day"))["StepIds"]
+    given = {"job_flow_id": cluster, "step_id": step, "aws_conn_id": None, "poke_interval": 0.1}
+    tries = TaskTries(lambda: OwnPoke(task_id="wait", **given))
+    if outcome == "COMPLETED":
+        assert tries.start() is None
+        return
+    with pytest.raises(JobFailed, match="for reason Unknown Error"):
+        tries.start()
+
+
+class Resolves(Emr):
+    """Has a placeholder when the DAG is parsed, and leaves with the deferral."""
+
+    def execute(self, context):
+        self.job_flow_id = type(self).cluster
+        return super().execute(context)
+
+
+def test_a_placeholder_of_a_cluster_may_be_filled_in_by_execute_also_of_a_deferring_task(aws):
+    Resolves.cluster = aws.make_emr_cluster("etl", concurrency=10)
+    given = {"job_flow_id": "123", "steps": steps("day"), "aws_conn_id": None, "poll_policy": QUICK}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # deferrable is not ignored here
+        tries = TaskTries(lambda: Resolves(task_id="sort", deferrable=True, **given))
+        assert len(tries.run()) == 1
+
+
+def test_links_of_the_provider_find_their_facts(aws):
+    cluster = aws.make_emr_cluster("etl", concurrency=10, log_uri="s3://logs/emr/")
+    given = {"job_flow_id": cluster, "steps": steps("day"), "aws_conn_id": None, "poll_policy": QUICK}
+    tries = TaskTries(lambda: Emr(task_id="sort", **given))
+    tries.run()
+    shown = ProvidersClusterLink().format_link(**tries.xcoms["emr_cluster"])
+    assert shown.endswith(f"#/clusterDetails/{cluster}")
+    assert "/s3/buckets/logs/emr/?" in ProvidersLogsLink().format_link(**tries.xcoms["emr_logs"])
+
+
+def test_a_subclass_may_skip_our_init():
+    class Skips(EmrAddStepsOperator):
+        def __init__(self, step, **kwargs):
+            super(EmrAddStepsOperator, self).__init__(**kwargs)
+            self.step = step
+
+    assert Skips(task_id="sort", step={}).wait_for_completion is True
 
 
 # --- ECS ------------------------------------------------------------------------------------------

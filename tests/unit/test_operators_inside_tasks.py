@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_resilient import JobFailed, JobTimeout, NoCapacity, Phase, PollPolicy, RemoteJobOperator, compat
+from airflow_resilient import JobFailed, NoCapacity, Phase, PollPolicy, RemoteJobOperator, compat
 from airflow_resilient.compat import BaseOperator
 from airflow_resilient.core.job import Cause, Claim, call_key
 from airflow_resilient.core.reconcile import memory_key, running_on_key
@@ -367,7 +367,7 @@ def test_its_own_limit_counts_from_the_call(jobs):
     def code(context):
         context["ti"].start_date -= timedelta(hours=1)  # of the task that calls
         began = time.monotonic()
-        with pytest.raises(JobTimeout, match="counted from the start of this call"):
+        with pytest.raises(TIMEOUT, match="counted from the start of this call"):
             load(jobs, context, execution_timeout=timedelta(seconds=0.3))
         return time.monotonic() - began
 
@@ -397,7 +397,7 @@ def test_the_limit_of_the_task_counts_in_threads_too(jobs):
             return pool.submit(load, jobs, context).result()
 
     tries = Tries(code, execution_timeout=timedelta(seconds=0.3))
-    with pytest.raises(JobTimeout, match="execution_timeout of the calling task"):
+    with pytest.raises(TIMEOUT, match="execution_timeout of the calling task"):
         tries.start()
     assert jobs.live() == []
 

@@ -275,8 +275,10 @@ def test_a_job_that_the_service_forgets_is_lost(jobs):
 def test_the_deadline_ends_the_job_or_leaves_it(jobs, on_timeout, live):
     jobs.plan(seconds=None)
     tries = Tries(Catches, jobs, execution_timeout=timedelta(seconds=0.3), on_timeout=on_timeout)
-    with pytest.raises(JobTimeout):
+    with pytest.raises(TIMEOUT) as timeout:
         tries.start()
+    assert isinstance(timeout.value.__cause__, JobTimeout)
+    assert timeout.value.job.id == "job-1"
     assert tries.made[-1].seen == ["finally"]
     assert len(jobs.live()) == live
     assert (running_on_key(1) in tries.xcoms) is bool(live)

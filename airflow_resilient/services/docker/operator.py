@@ -24,6 +24,7 @@ from ...parameters import (
     codes_of,
     is_open,
     is_templated,
+    listed_codes,
     read_literal,
     read_structures,
     reject,
@@ -240,7 +241,7 @@ class DockerOperator(RemoteJobOperator):
         self.log_opts_max_size = log_opts_max_size
         self.log_opts_max_file = log_opts_max_file
         self.ipc_mode = ipc_mode
-        self.skip_on_exit_code = skip_on_exit_code
+        self.skip_on_exit_code = listed_codes(skip_on_exit_code)
         self.port_bindings = port_bindings or {}
         self.ulimits = ulimits or []
         self.labels = labels
@@ -376,13 +377,14 @@ class DockerOperator(RemoteJobOperator):
         return list(lines) if self.xcom_all else lines[-1]
 
     def _read_object(self, service: DockerContainers, job: Job) -> Any:
+        import io
         import pickle
 
         content = self._retry(service, lambda: service.file(job, str(self.retrieve_output_path)))
         if content is None:
             return None
         # The provider's parameter, with its meaning: the image is as trusted as the DAG.
-        return getattr(self, "pickling_library", pickle).loads(content)
+        return getattr(self, "pickling_library", pickle).load(io.BytesIO(content))
 
     def _retry(self, service: DockerContainers, call: Callable[[], T]) -> T:
         import random

@@ -19,7 +19,7 @@ from ...aws.cloudwatch_logs import find_lines, last_lines, patterns, read_stream
 from ...aws.errors import CONFLICT, error_code, is_denied, redacted_text
 from ...core.job import CLOCK_SKEW, FROM_ARCHIVE, NO_CLAIM, Claim, Job, Phase
 from ...core.text import error_text, last_part, redact, says, shorten, values_of
-from ...errors import NoCapacity, NotSubmitted, SubmitRefused, also
+from ...errors import CLIENT_ERROR, NoCapacity, NotSubmitted, SubmitRefused, also
 from ...settings import current
 from .._aws import AwsService
 from .read import ended_task, latest_of_each, log_stream, read_task, task_id_of, trim_tasks, with_generation
@@ -520,7 +520,10 @@ class EcsTasks(AwsService):
         if code and says(str(error), _CAPACITY_ERROR, self.quoted()):
             raise NoCapacity(f"ECS started no task {self._name()}: {message}", response) from None
         text = f"ECS refuses to run {self._name()}: {message} {_ADVICE.get(code, 'Correct the request.')}"
-        raise SubmitRefused(text, response) from None
+        refused = SubmitRefused(text, response)
+        if isinstance(error, ClientError):
+            refused = also(refused, CLIENT_ERROR, operation_name=error.operation_name)
+        raise refused from None
 
     def hide(self, text: str) -> str:
         """`text` without values of the request that may be secrets, because AWS may quote the request."""
@@ -533,7 +536,9 @@ class EcsTasks(AwsService):
                 f"ECS denied the search for tasks of earlier tries in {self.cluster or 'default'}: "
                 f"{redacted_text(error)} Allow ecs:ListTasks and ecs:DescribeTasks."
             )
-            raise SubmitRefused(text, getattr(error, "response", None)) from None
+            response = getattr(error, "response", None)
+            operation = getattr(error, "operation_name", "ListTasks")
+            raise also(SubmitRefused(text, response), CLIENT_ERROR, operation_name=operation) from None
 
 
 def _why_no_archive(error: Exception) -> str:

@@ -20,6 +20,7 @@ from ...parameters import (
     is_open,
     is_templated,
     is_true,
+    listed_codes,
     read_structures,
     reject,
     reject_hidden,
@@ -132,7 +133,7 @@ class EcsRunTaskOperator(AwsJobOperator):
             "set waiter_delay; what happens at the end belongs into conclude()"
         ),
         "_try_reattach_task": NotCalled("leave it out: every retry finds the task of the try before"),
-        "_after_execution": NotCalled("override conclude() and failure(), or use execute()"),
+        "_after_execution": NotCalled("override conclude() and failure(), or use execute()", refused=True),
         "_aws_logs_enabled": NotCalled(_LOG),
         "_get_logs_stream_name": NotCalled(_LOG),
         "_get_task_log_fetcher": NotCalled(_LOG),
@@ -232,7 +233,7 @@ class EcsRunTaskOperator(AwsJobOperator):
         self.quota_retry = quota_retry
         self.reattach = reattach
         self.number_logs_exception = number_logs_exception
-        self.skip_on_exit_code = skip_on_exit_code
+        self.skip_on_exit_code = listed_codes(skip_on_exit_code)
         self.stop_task_on_failure = stop_task_on_failure
         self.run_task_kwargs = run_task_kwargs
         self._check(rendered=False)
@@ -254,6 +255,8 @@ class EcsRunTaskOperator(AwsJobOperator):
         self._arn = arn
 
     _arn: str | None = None
+    task_log_fetcher: Any = None
+    """The provider's thread that reads the log: there is none here. For an ``on_kill`` that asks for it."""
 
     # --- for the base class ---
 

@@ -20,7 +20,7 @@ from ...aws.errors import error_code, is_denied, redacted_text
 from ...core.job import CLOCK_SKEW, NO_CLAIM, Phase
 from ...core.service import UNATTENDED, Way
 from ...core.text import says, values_of
-from ...errors import InvalidParameter, NoCapacity, SubmitRefused
+from ...errors import CLIENT_ERROR, InvalidParameter, NoCapacity, SubmitRefused, also
 from .._aws import AwsService
 from .marker import created_at, group_submissions, mark, proved, read_marker, why_copied
 from .read import (
@@ -197,11 +197,12 @@ class EmrSteps(AwsService):
                 raise
             if _no_such_cluster(error):  # it has no steps; the submission reports the error to the user
                 return []
-            raise SubmitRefused(
+            refused = SubmitRefused(
                 f"nothing was submitted, because the steps of {cluster_id} cannot be listed, and steps of "
                 f"this task may be running there: {error}{_permission(error, 'ListSteps')}",
                 error.response,
-            ) from None
+            )
+            raise also(refused, CLIENT_ERROR, operation_name="ListSteps") from None
 
     def submit(self, claim: Claim) -> Job:
         """Add the steps with one call that is never retried automatically.
@@ -318,7 +319,8 @@ class EmrSteps(AwsService):
             advice = " Correct job_flow_id, region_name or aws_conn_id."
         else:
             advice = " Correct the steps, or the cluster."
-        return SubmitRefused(f"EMR accepted no step for cluster {cluster_id}: {text}{advice}", response)
+        refused = SubmitRefused(f"EMR accepted no step for cluster {cluster_id}: {text}{advice}", response)
+        return also(refused, CLIENT_ERROR, operation_name="AddJobFlowSteps")
 
     def _why_cluster_ended(self, cluster_id: str) -> str:
         from botocore.exceptions import BotoCoreError, ClientError

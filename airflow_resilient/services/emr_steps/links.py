@@ -55,13 +55,21 @@ class EmrStepLogsLink(ConsoleLink):
     url = staticmethod(emr_step_logs_url)
 
 
+class _ProvidersLogsLink(ConsoleLink):
+    """Where the amazon provider's ``EmrLogsLink`` reads, for subclasses that have it."""
+
+    key = "emr_logs"
+
+
 def persist_links(context: Context, service: EmrSteps, cluster_id: str, step_id: str) -> None:
-    """Push the parameters of both links.
+    """Push the parameters of both links, and those of the provider's link to logs.
 
     :raises LookupError: EMR knows no such cluster.
     """
     region = service.region()
     EmrClusterLink.persist(context, region_name=region, job_flow_id=cluster_id)
+    bucket_and_prefix = (service.log_uri(cluster_id) or "").partition("://")[2] or None
+    _ProvidersLogsLink.persist(context, region_name=region, job_flow_id=cluster_id, log_uri=bucket_and_prefix)
     EmrStepLogsLink.persist(
         context,
         region_name=region,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import compat
 from ...compat import conf
-from ...core.overrides import NotCalled
+from ...core.overrides import NotCalled, overriding_class
 from ...errors import InvalidParameter
+from ...operators import RemoteJobOperator
 from ...parameters import read_literal, require_match, require_shapes
 from ...settings import ProviderDefault
 from .._aws import AWS_NOT_CALLED, AwsJobOperator, access_of
@@ -115,7 +116,7 @@ class EmrAddStepsOperator(AwsJobOperator):
                 f"name of a .json template file, such as steps={EXAMPLE_STEPS}"
             )
         self.job_flow_id = job_flow_id
-        if job_flow_id is not None:
+        if job_flow_id is not None and not self._replaces_execute():
             self._check_cluster(rendered=False)
         self.job_flow_name = job_flow_name
         self.cluster_states = cluster_states or []
@@ -130,7 +131,9 @@ class EmrAddStepsOperator(AwsJobOperator):
     def remote_jobs(self, context: Context) -> EmrSteps:
         """EMR, with the request: `steps` are parsed, and the cluster is looked up, only when needed."""
         require_shapes(self, SHAPES)  # again: what was a template at parse time is a value now
-        if self.job_flow_id and self.job_flow_id != "None":  # the client names what no template has found
+        # The client names what no template has found; what `execute` filled in on another object is not here.
+        filled_in = self._first_visit or not self._replaces_execute()
+        if self.job_flow_id and self.job_flow_id != "None" and filled_in:
             self._check_cluster(rendered=True)
         self._service = EmrSteps(
             **access_of(self),
@@ -142,6 +145,10 @@ class EmrAddStepsOperator(AwsJobOperator):
             not_before=compat.run_start(context),
         )
         return self._service
+
+    def _replaces_execute(self) -> bool:
+        """Whether a subclass may still fill in what is only a placeholder when the DAG is parsed."""
+        return bool(overriding_class(type(self), RemoteJobOperator, "execute"))
 
     def _check_cluster(self, *, rendered: bool) -> None:
         wanted = "the id of a cluster, such as 'j-2AXXXXXXGAPLF', or job_flow_name instead"

@@ -89,6 +89,29 @@ class EmrStepSensor(AwsJobSensor):
         wanted = "the id of one step, such as 's-2AXXXXXXGAPLF', or a template {{ ... }} that renders it"
         require_match(self, "step_id", self.step_id, STEP_ID, wanted, rendered=rendered)
 
+    # --- for a `poke` of one's own, as the provider's sensor has them; nothing here calls them
+
+    def get_emr_response(self, context: Context) -> dict[str, Any]:
+        """What EMR's ``DescribeStep`` answers now, by the provider's `hook`."""
+        answer: dict[str, Any] = self.hook.conn.describe_step(ClusterId=self.job_flow_id, StepId=self.step_id)
+        return answer
+
+    @staticmethod
+    def state_from_response(response: Mapping[str, Any]) -> str:
+        """The state of the step in an answer of ``DescribeStep``."""
+        return str(response["Step"]["Status"]["State"])
+
+    @staticmethod
+    def failure_message_from_response(response: Mapping[str, Any]) -> str | None:
+        """Why the step has failed, from an answer of ``DescribeStep``; ``None``: it does not say."""
+        details = response["Step"]["Status"].get("FailureDetails")
+        if not details:
+            return None
+        return (
+            f"for reason {details.get('Reason')} with message {details.get('Message')} "
+            f"and log file {details.get('LogFile')}"
+        )
+
     def remote_jobs(self, context: Context) -> EmrSteps:
         """EMR, without a request."""
         self._check(rendered=True)  # again: what was a template at parse time is a value now

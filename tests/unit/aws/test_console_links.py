@@ -90,4 +90,6 @@ def test_persist_pushes_the_facts_that_make_the_url():
             pushed[key] = value
 
     EmrClusterLink.persist({"ti": TaskInstance()}, region_name="eu-west-1", job_flow_id="j-1")
-    assert EmrClusterLink.url(**pushed["emr_cluster"]).endswith("/clusterDetails/j-1")
+    facts = {"region_name": "eu-west-1", "job_flow_id": "j-1"}
+    assert pushed == {"emr_cluster": {**facts, "aws_domain": "aws.amazon.com"}}
+    assert EmrClusterLink.url(**facts).endswith("/clusterDetails/j-1")

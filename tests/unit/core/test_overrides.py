@@ -131,6 +131,12 @@ def uses_its_own_client():
             return self.client
 
 
+def uses_what_is_not_there():
+    class Mine(Checked):
+        def execute(self):
+            return self._check()
+
+
 def nothing_of_it():
     class Mine(Checked):
         def execute(self): ...
@@ -149,6 +155,11 @@ SAID = "overrides _check, which the provider's class uses and this one does not.
         pytest.param(calls_it_in_a_mixin, "", id="a-property-of-a-mixin-calls-it"),
         pytest.param(calls_only_the_one_above, f"Mine {SAID}", id="super-is-no-call"),
         pytest.param(uses_its_own_client, "Set aws_conn_id.", id="a-client-that-only-its-own-code-uses"),
+        pytest.param(
+            uses_what_is_not_there,
+            "Mine uses _check, which the provider's class has and this one does not. Override conclude().",
+            id="a-call-of-what-is-not-there",
+        ),
         pytest.param(nothing_of_it, "", id="nothing"),
     ],
 )
