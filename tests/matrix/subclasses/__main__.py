@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 when nothing differs but what is named."""
     parser = argparse.ArgumentParser(prog="python -m subclasses", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these: {', '.join(BY_ID)}")
-    parser.add_argument("--docs", action="store_true", help=f"write {DOCS.name} into docs/")
+    parser.add_argument("--docs", action="store_true", help=f"write {DOCS.name} into docs/, if all is well")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
     began = time.monotonic()
@@ -33,13 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with harness(lambda text: print(f"{time.monotonic() - began:6.0f} s  {text}", flush=True), rows) as made:
         results = play(made, rows)
     print(table(results))
-    if options.docs:
-        DOCS.write_text(
-            f"<!-- made by `{COMMAND}`, not by hand -->\n\n{table(results)}\n\n"
-            f"Airflow {version('apache-airflow')}, amazon provider "
-            f"{version('apache-airflow-providers-amazon')}, docker provider "
-            f"{version('apache-airflow-providers-docker')}; a fake AWS, a real Docker engine.\n"
-        )
     wrong = [
         (row, name)
         for row in rows
@@ -48,6 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     for row, name in wrong:
         print(f"BAD {row.id}, {name}:\n  {results[row.id][PROVIDER]}\n  {results[row.id][name]}")
+    if options.docs and not wrong:
+        DOCS.write_text(
+            f"<!-- made by `{COMMAND}`, not by hand -->\n\n{table(results)}\n\n"
+            f"Airflow {version('apache-airflow')}, amazon provider "
+            f"{version('apache-airflow-providers-amazon')}, docker provider "
+            f"{version('apache-airflow-providers-docker')}; a fake AWS, a real Docker engine.\n"
+        )
     return 1 if wrong else 0
 
 

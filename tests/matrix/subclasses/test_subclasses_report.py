@@ -2,7 +2,7 @@
 
 import pytest
 
-from subclasses.cases import BY_ID, HOOKS, OURS, ROWS, Seen
+from subclasses.cases import BY_ID, HOOKS, OURS, RECIPE, ROWS, Seen
 from subclasses.report import held, table, verdict
 
 RAN = Seen(states=({"run": "success", "a": "success"},), tries=({"a": 2},), requests=("x", "x"))
@@ -55,6 +55,14 @@ def test_a_file_differs_from_the_provider_s_in_its_import_lines_alone():
             and after.startswith("from airflow_resilient import ")
             for before, after in changed
         )
+
+
+def test_the_page_shows_every_row_and_names_what_differs():
+    page = (RECIPE.parents[1] / "_generated" / "subclasses.md").read_text()
+    assert "NOT NAMED" not in page
+    for row in ROWS:
+        assert f"| {row.what} (`{row.id}`) |" in page
+        assert not row.refused or row.refused in page
 
 
 def test_every_row_that_was_played_stands_in_the_table():
