@@ -322,8 +322,8 @@ class Owner:
         that was deleted and created again under the same id.
     :param reattach: ``on_clear="reattach"``: a job from before the clear that is still alive is taken over.
     :param restarted: Airflow has started this very try before and starts it again from the beginning, because
-        the worker could not load the DAG when the try was to resume. The try's memory is lost. Source:
-        ``_maybe_reschedule_startup_failure`` in Airflow's ``task_runner.py``, from 3.1.7 on.
+        the worker could not load the DAG when the try was to resume, or because the scheduler has failed a
+        healthy try. The try's memory is lost. See `airflow_resilient.compat.started_before`.
     :param generation: see `generation_of`; ``""``: unknown.
     """
 

@@ -79,6 +79,7 @@ class Memory:
         says about them now, and it is searched before anything else.
     :param cleared_after_try: that of the owner at the try's first visit, like `generation`: ``retries`` may
         change from one visit to the next, and what was given up must not become the try's own.
+    :param restarted: that of the owner at any earlier visit: Airflow shows it only at the first.
     :param request: `fingerprints` of the request of the try's first submission; empty: there was none.
     """
 
@@ -99,6 +100,7 @@ class Memory:
     unproved: bool = False
     cleared_after_try: int | None = None
     generation: str = ""
+    restarted: bool = False
     request: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -149,7 +151,12 @@ class Memory:
         """`owner` as it was at the try's first visit, by which the try judges whose a job is."""
         if self.cleared_after_try is None:
             return owner
-        return replace(owner, cleared_after_try=self.cleared_after_try, generation=self.generation)
+        return replace(
+            owner,
+            cleared_after_try=self.cleared_after_try,
+            generation=self.generation,
+            restarted=owner.restarted or self.restarted,
+        )
 
     def update(self, observed: Iterable[Job]) -> Memory:
         """The memory with newer observations of its jobs. The observations of the watch are authoritative."""
@@ -239,7 +246,12 @@ def reconcile(  # noqa: C901, PLR0912, PLR0913, PLR0915 - one loop; its rules ar
     bounded, so the loop ends.
     """
     owner = memory.first_owner(owner)
-    memory = replace(memory, cleared_after_try=owner.cleared_after_try, generation=owner.generation)
+    memory = replace(
+        memory,
+        cleared_after_try=owner.cleared_after_try,
+        generation=owner.generation,
+        restarted=owner.restarted,
+    )
     known: dict[str, Job] = {job.id: job for job in memory.seen}
     own_job_ids = set(memory.own_job_ids)
     searched = first_visit and not owner.may_have_predecessors

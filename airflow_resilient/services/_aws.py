@@ -169,11 +169,12 @@ _NOT_THE_ACCESS = (
     "this class calls AWS with aws_conn_id, region_name, verify and botocore_config; set those, or an "
     "Airflow connection"
 )
+OTHER_ACCESS = NotCalled(_NOT_THE_ACCESS, refused=True, even_if_used=True)
+"""Without it, the job would run, or be looked for, in another account or region."""
 AWS_NOT_CALLED: Mapping[str, NotCalled] = {
-    "hook": NotCalled(_NOT_THE_ACCESS, even_if_used=True),
-    "client": NotCalled(_NOT_THE_ACCESS, even_if_used=True),
-    "aws_hook_class": NotCalled(_NOT_THE_ACCESS, even_if_used=True),
-    "_hook_parameters": NotCalled(_NOT_THE_ACCESS, even_if_used=True),
+    "hook": OTHER_ACCESS,
+    "aws_hook_class": OTHER_ACCESS,
+    "_hook_parameters": OTHER_ACCESS,
     "validate_attributes": NotCalled("check parameters in __init__()"),
 }
 """What every class of the amazon provider uses; see `NotCalled`."""

@@ -117,7 +117,10 @@ class TaskTries:
         self.started = datetime.now(timezone.utc)
         self.left_xcoms = [*self.xcoms]
         self.xcoms.clear()
-        return self._visit(_execute)
+        try:
+            return self._visit(_execute)
+        finally:
+            self.left_xcoms = []  # at a resume, Airflow names none
 
     def clear(self) -> None:
         """Clear the task instance, which is not running. Source: ``clear_task_instances`` in Airflow."""

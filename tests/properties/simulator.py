@@ -867,7 +867,8 @@ def invariant_5_at_cancel(world: World, visit: Visit, job: Job, reason: str) -> 
     elif reason == core.SUPERSEDED:
         misled = any(  # by a try of a deleted run, which has submitted after the new run had begun
             world.submissions[other.id].incarnation != world.incarnation
-            and other.created >= world.run_started
+            and other.created >= real.created >= world.run_started - CLOCK_SKEW
+            and other.claim.number >= real.claim.number
             for other in ours(world, service.history)
         )
         if misled:

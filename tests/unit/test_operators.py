@@ -110,6 +110,18 @@ def test_a_try_that_airflow_begins_again_makes_no_second_job(rescheduled, second
     assert len(jobs.history) == 1
 
 
+def test_a_try_that_was_begun_again_knows_it_after_a_pause_too():
+    jobs = InMemoryJobs(f"memory-{uuid.uuid4()}", clock=time.time, tokens=False)
+    jobs.plan(seconds=None)
+    tries = TaskTries(operator(jobs))
+    tries.start()
+    jobs.finish(jobs.history[0], Phase.FAILED, Cause.APPLICATION, "exit code 1")
+    jobs.throttle(8, "find")
+    with pytest.raises(JobFailed, match="exit code 1"):
+        tries.finish(tries.begin_again(rescheduled=False))
+    assert len(jobs.history) == 1
+
+
 def test_a_try_that_airflow_begins_again_reports_how_its_job_failed(jobs):
     jobs.plan(JobPlan(0.01, phase=Phase.FAILED, reason="exit code 1"))
     tries = TaskTries(operator(jobs))

@@ -130,8 +130,8 @@ class DockerOperator(RemoteJobOperator):
     template_ext: Sequence[str] = (".sh", ".bash", ".env")
     log_interval = 5.0
     not_called: ClassVar[Mapping[str, NotCalled]] = {
-        "hook": NotCalled(_NOT_THE_ENGINE, even_if_used=True),
-        "cli": NotCalled(_NOT_THE_ENGINE, even_if_used=True),
+        "hook": NotCalled(_NOT_THE_ENGINE, refused=True, even_if_used=True),
+        "cli": NotCalled(_NOT_THE_ENGINE, refused=True, even_if_used=True),
         "_run_image": NotCalled(_REQUEST, refused=True),
         "_run_image_with_mounts": NotCalled(_REQUEST, refused=True),
         "_normalize_mounts": NotCalled("set mounts", refused=True),

@@ -29,7 +29,7 @@ from ...parameters import (
     require_shapes,
 )
 from ...settings import ProviderDefault
-from .._aws import AWS_NOT_CALLED, AwsJobOperator, access_of
+from .._aws import AWS_NOT_CALLED, OTHER_ACCESS, AwsJobOperator, access_of
 from .client import EXCEPTIONS, HOOK, EcsTasks
 from .links import EcsTaskLink, EcsTaskLogsLink
 from .read import CLUSTER, TASK_DEFINITION, cluster_name, log_stream, region_of_arn
@@ -120,6 +120,7 @@ class EcsRunTaskOperator(AwsJobOperator):
     hook_class = HOOK
     not_called: ClassVar[Mapping[str, NotCalled]] = {
         **AWS_NOT_CALLED,
+        "client": OTHER_ACCESS,
         "_start_task": NotCalled(
             "set the parameters, such as overrides, in execute() before super().execute(context); what "
             "happens after the start belongs into submitted()",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...core.job import NO_CLAIM, Job, Phase
 from ...errors import JobFailed, error_of
 from ...parameters import NOT_GIVEN, is_templated, reject, reject_hidden, require_match
-from .._aws import AWS_NOT_CALLED, AwsJobSensor, access_of
+from .._aws import AWS_NOT_CALLED, OTHER_ACCESS, AwsJobSensor, access_of
 from .client import HOOK, EcsTasks
 from .links import EcsTaskLink
 from .read import CLUSTER, TASK, cluster_name, region_of_arn
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from ...core.overrides import NotCalled
 
 
 _STATES = (
@@ -55,7 +57,7 @@ class EcsTaskStateSensor(AwsJobSensor):
     )
     operator_extra_links = (EcsTaskLink(),)
     hook_class = HOOK
-    not_called = AWS_NOT_CALLED
+    not_called: ClassVar[Mapping[str, NotCalled]] = {**AWS_NOT_CALLED, "client": OTHER_ACCESS}
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +119,7 @@ class Seen:
     :param links: of the user's own classes, in Airflow's UI.
     :param where: "in the worker" if the log of a task says that it waits there, else "without a slot" if one
         says that it defers; empty: neither, because its job has ended before.
+    :param failed: those of `requests` whose job has failed.
     :param by_scheduler: tries that Airflow's scheduler has failed by itself.
     """
 
@@ -130,15 +132,23 @@ class Seen:
     links: tuple[str, ...] = ()
     where: str = ""
     by_scheduler: int = 0
+    failed: tuple[str, ...] = ()
 
     def differences(self, other: Seen) -> set[str]:
         """The names of the fields that differ, but for where it waits.
 
         After a try that the scheduler has failed by itself, a job that has failed is followed by another one.
         """
-        fields = set(vars(self)) - {"where", "by_scheduler", "requests"}
+        fields = set(vars(self)) - {"where", "by_scheduler", "requests", "failed"}
         found = {name for name in fields if getattr(self, name) != getattr(other, name)}
-        mine, theirs = self.requests, other.requests
-        if self.by_scheduler or other.by_scheduler:
-            mine, theirs = tuple(sorted({*mine})), tuple(sorted({*theirs}))
-        return found | {"requests"} if mine != theirs else found
+        once = bool(self.by_scheduler or other.by_scheduler)
+        return found | {"requests"} if self._counted(once=once) != other._counted(once=once) else found
+
+    def _counted(self, *, once: bool) -> Counter[str]:
+        """How often each request was made.
+
+        :param once: of several jobs of the same request that have failed, one counts.
+        """
+        failed = Counter(self.failed)
+        extra = Counter({request: count - 1 for request, count in failed.items()}) if once else Counter()
+        return Counter(self.requests) - extra

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -55,6 +55,11 @@ class Harness:
     aws: FakeAws
     engine: LocalDocker
     clusters: Mapping[str, str]
+    failed: set[str] = field(default_factory=set)
+
+    def _note(self, job_id: str, *, failed: bool) -> None:
+        if failed:
+            self.failed.add(job_id)
 
     # --- what came of a DAG
 
@@ -81,6 +86,7 @@ class Harness:
                 for run, some in zip(runs, instances, strict=True)
             ),
             requests=tuple(sorted(request for _, request, _ in jobs)),
+            failed=tuple(sorted(request for id_, request, _ in jobs if id_ in self.failed)),
             left=sum(live for _, _, live in jobs),
             links=self._links(dag_id, runs[-1], instances[-1]),
             by_scheduler=sum(len(self.airflow.events("state mismatch", dag_id, run)) for run in runs),
@@ -172,17 +178,21 @@ class Harness:
         for task in self.aws.ecs.tasks(cluster=dag_id):
             request = " ".join([task.task_definition.rpartition("/")[2], *task.command])
             found.append((task.arn, request, task.live))
+            self._note(task.arn, failed=not task.live and task.exit_code != 0)
         for step in self.aws.emr.steps(self.clusters[implementation]):
             marker = read_marker(step.name)
             name = step.name.partition(" [")[0] if marker else step.name
             if name in STEPS_OF.get(dag_id.removesuffix(f"_{implementation}"), ()):
                 found.append((step.id, f"{name}: {' '.join(step.args)}", step.live))
+                self._note(step.id, failed=step.state == "FAILED")
         with contextlib.closing(self.engine.client()) as client:
             for each in client.containers(all=True, filters={"label": f"dag={dag_id}"}):
                 config = client.inspect_container(each["Id"])["Config"]
                 extra = [text for text in config["Env"] or () if text.startswith("NVIDIA")]
                 request = " ".join([config["Image"], *config["Cmd"], *extra])
                 found.append((each["Id"], request, each["State"] == "running"))
+                state = client.inspect_container(each["Id"])["State"]
+                self._note(each["Id"], failed=state["ExitCode"] != 0)
         return found
 
 

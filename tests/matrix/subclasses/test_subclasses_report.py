@@ -27,11 +27,12 @@ def test_a_case_holds(row, seen, name, expected):
 
 
 def test_a_job_that_failed_may_be_followed_by_another_one_where_the_scheduler_has_failed_a_try():
-    twice = Seen(**{**vars(RAN), "requests": ("x", "x", "x")})
-    assert RAN.differences(twice) == {"requests"}
-    by_scheduler = Seen(**{**vars(twice), "by_scheduler": 1})
-    assert RAN.differences(by_scheduler) == set()
-    assert RAN.differences(Seen(**{**vars(by_scheduler), "requests": ("x", "y")})) == {"requests"}
+    once = Seen(**{**vars(RAN), "requests": ("x",), "failed": ("x",)})
+    twice = Seen(**{**vars(RAN), "requests": ("x", "x"), "failed": ("x", "x")})
+    assert once.differences(twice) == {"requests"}
+    assert once.differences(Seen(**{**vars(twice), "by_scheduler": 1})) == set()
+    for others in ({"failed": ("x",)}, {"failed": ()}, {"requests": ("x", "y")}):
+        assert once.differences(Seen(**{**vars(twice), "by_scheduler": 1, **others})) == {"requests"}
 
 
 def test_a_cell_says_what_was_seen_and_what_differs():
