@@ -978,7 +978,9 @@ def test_what_is_refused_leaves_nothing_running_and_is_not_retried(live_aws):
 def test_a_region_of_its_own_is_used_for_tasks_and_links(live_aws):
     task = tries()
     task.start()
-    url = EcsTaskLink.url(**task.xcoms[EcsTaskLink.key])
+    facts = task.xcoms[EcsTaskLink.key]
+    assert facts.pop("aws_domain") == "aws.amazon.com"
+    url = EcsTaskLink.url(**facts)
     task_id = live_aws.ecs.tasks()[0].arn.rpartition("/")[2]
     assert f"region={live_aws.region}" in url
     assert f"/clusters/etl/tasks/{task_id}/" in url

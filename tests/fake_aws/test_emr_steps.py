@@ -676,7 +676,9 @@ def test_an_operator_that_does_not_wait_returns_the_step_ids(live_aws):
     tries = TaskTries(operator(job_flow_name="etl", steps=steps("sort", "join")))
     assert tries.start() == [step.id for step in live_aws.emr.steps()]
     assert tries.xcoms["job_flow_id"] == cluster
-    assert tries.xcoms["emr_cluster"] == {"region_name": "us-east-1", "job_flow_id": cluster}
+    shown = {"region_name": "us-east-1", "job_flow_id": cluster, "aws_domain": "aws.amazon.com"}
+    assert tries.xcoms["emr_cluster"] == shown
+    assert tries.xcoms["emr_logs"] == {**shown, "log_uri": "logs/emr/"}
     logs = tries.xcoms["emr_step_logs"]
     assert (logs["job_flow_id"], logs["log_uri"]) == (cluster, "s3://logs/emr/")
     assert logs["step_id"] == live_aws.emr.steps()[0].id
