@@ -288,7 +288,7 @@ class DockerOperator(RemoteJobOperator):
 
     @container.setter
     def container(self, container: dict[str, Any] | None) -> None:
-        """Show another value to whoever reads it."""
+        """Show another value to code that reads it."""
         self._container = container
 
     _container: dict[str, Any] | None = None

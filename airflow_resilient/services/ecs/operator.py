@@ -253,7 +253,7 @@ class EcsRunTaskOperator(AwsJobOperator):
 
     @arn.setter
     def arn(self, arn: str | None) -> None:
-        """Show another value to whoever reads it."""
+        """Show another value to code that reads it."""
         self._arn = arn
 
     _arn: str | None = None
