@@ -716,7 +716,8 @@ def test_a_gate_counts_days_in_its_own_zone(one_pass_per_hour):
 
 @pytest.fixture(scope="module")
 def a_five_minute_dag_that_must_not_pile_up(started, harness):
-    """One run in time, one that is late, and two with which the scheduler catches up since January."""
+    """One run in time, one that is late, two with which the scheduler catches up since January, a report."""
+    report = harness.run("report_of_the_latest_run").start()
     dag_id, now = "a_five_minute_dag_that_must_not_pile_up", five_minutes(datetime.now(UTC))
     made = schedule(harness, [(dag_id, now), (dag_id, now - timedelta(minutes=40))])
     made[0].pause(paused=False)
@@ -730,13 +731,14 @@ def a_five_minute_dag_that_must_not_pile_up(started, harness):
             what=f"{run.run_id} is there and has ended",
         )
     made[0].pause()  # or it goes on until today
-    return made
+    return [*made, report.ended()]
 
 
 def test_runs_in_time_do_their_work_and_late_ones_only_what_comes_after_none_failed(
     a_five_minute_dag_that_must_not_pile_up,
 ):
-    in_time, *late = a_five_minute_dag_that_must_not_pile_up
+    in_time, *late, report = a_five_minute_dag_that_must_not_pile_up
+    assert report.states == {"latest_only": "success", "report": "success"}
     names = ["in_time", "fetch_prices", "publish", "count_runs"]
     assert in_time.states == dict.fromkeys(names, "success")
     assert len(late) == 3
