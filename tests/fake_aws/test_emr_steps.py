@@ -679,6 +679,7 @@ def test_an_operator_that_does_not_wait_returns_the_step_ids(live_aws):
     shown = {"region_name": "us-east-1", "job_flow_id": cluster, "aws_domain": "aws.amazon.com"}
     assert tries.xcoms["emr_cluster"] == shown
     assert tries.xcoms["emr_logs"] == {**shown, "log_uri": "logs/emr/"}
+    assert live_aws.calls["emr:DescribeCluster"] == 1, "for all links"
     logs = tries.xcoms["emr_step_logs"]
     assert (logs["job_flow_id"], logs["log_uri"]) == (cluster, "s3://logs/emr/")
     assert logs["step_id"] == live_aws.emr.steps()[0].id

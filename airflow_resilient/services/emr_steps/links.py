@@ -66,14 +66,9 @@ def persist_links(context: Context, service: EmrSteps, cluster_id: str, step_id:
 
     :raises LookupError: EMR knows no such cluster.
     """
-    region = service.region()
-    EmrClusterLink.persist(context, region_name=region, job_flow_id=cluster_id)
-    bucket_and_prefix = (service.log_uri(cluster_id) or "").partition("://")[2] or None
-    _ProvidersLogsLink.persist(context, region_name=region, job_flow_id=cluster_id, log_uri=bucket_and_prefix)
-    EmrStepLogsLink.persist(
-        context,
-        region_name=region,
-        job_flow_id=cluster_id,
-        step_id=step_id,
-        log_uri=service.log_uri(cluster_id),
-    )
+    cluster = {"region_name": service.region(), "job_flow_id": cluster_id}
+    EmrClusterLink.persist(context, **cluster)
+    log_uri = service.log_uri(cluster_id)  # a call of EMR, which throttles them
+    EmrStepLogsLink.persist(context, **cluster, step_id=step_id, log_uri=log_uri)
+    bucket_and_prefix = (log_uri or "").partition("://")[2] or None
+    _ProvidersLogsLink.persist(context, **cluster, log_uri=bucket_and_prefix)
