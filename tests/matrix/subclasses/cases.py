@@ -72,6 +72,15 @@ ROWS = (
         with_hooks={},
     ),
     Row(
+        "refused",
+        "`except AirflowException` around `super().execute`, and AWS refuses the request",
+        differs={
+            "states": "a refused request is an `AirflowException` here, so this clause catches it, too: "
+            "write `except JobFailed`"
+        },
+        where="",  # nothing waits
+    ),
+    Row(
         "inside_a_task",
         "a Python task calls `execute` of three operators in a loop",
         with_hooks=dict.fromkeys(("states", "tries", "xcoms"), "three mapped task instances, not one task"),

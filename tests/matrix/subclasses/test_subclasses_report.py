@@ -2,6 +2,7 @@
 
 import pytest
 
+from airflow_resilient.core.waiting import why_in_worker
 from subclasses.cases import BY_ID, HOOKS, OURS, RECIPE, ROWS, Seen
 from subclasses.report import held, table, verdict
 
@@ -64,6 +65,11 @@ def test_the_page_shows_every_row_and_names_what_differs():
     for row in ROWS:
         assert f"| {row.what} (`{row.id}`) |" in page
         assert not row.refused or row.refused in page
+
+
+def test_the_page_quotes_what_the_log_says():
+    page = RECIPE.with_suffix(".md").read_text()
+    assert f"```text\n{why_in_worker(overrides='ExportOperator')}\n```" in page
 
 
 def test_every_row_that_was_played_stands_in_the_table():
