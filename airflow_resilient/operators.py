@@ -714,12 +714,15 @@ class RemoteJobOperator(BaseOperator):
         try:
             stored = visit.log_position or (None if visit.here else self._stored_log_position(visit.context))
             position = read_position(stored, job.id) or LogPosition(job.id)
-            if not log.lines and not position.complete:
-                drained = min(job.ended or math.inf, runtime.now()) + service.log_drain if needed else 0.0
-                lines, to_the_end = copy_rest(
+            if not position.complete:
+                wait = needed and not known
+                drained = min(job.ended or math.inf, runtime.now()) + service.log_drain if wait else 0.0
+                rest, to_the_end = copy_rest(
                     service, job, where, position, runtime, drained=drained, keep=needed
                 )
-                known = to_the_end and (len(lines) >= needed or position.cursor is None)
+                if not known:
+                    lines = rest
+                    known = to_the_end and (len(lines) >= needed or position.cursor is None)
         except Exception as error:  # noqa: BLE001 - the log never changes the result
             self.log.warning("the job's log cannot be read: %s", service.hide(error_text(error)))
         if not known:

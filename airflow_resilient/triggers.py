@@ -82,7 +82,8 @@ class RemoteJobTrigger(BaseTrigger):
     :param log: location of the job's log, for the service's ``read_log``; ``None`` to forward nothing.
     :param log_interval: seconds between two reads of the log.
     :param log_lines: how many of its last lines the event may contain, where the log has been read to its
-        end. 0 where nothing of the log is pushed: events are stored, and nothing in them is masked.
+        end; the worker writes them. 0 where nothing of the log is pushed: events are stored, and nothing in
+        them is masked.
     :param on_clear: ``"restart"`` or ``"reattach"``; see `should_cancel`.
     :param paused: only the deadline ends the wait; `jobs` are those that a user's kill cancels.
     :param unconfirmed: serialized claims of submissions that may have taken effect: a user's kill looks for
@@ -329,7 +330,7 @@ class RemoteJobTrigger(BaseTrigger):
                 "time": time_is_up,
                 "refused": refused,
                 "unanswered": unanswered,
-                "log": list(self.forwarder.tail) if self.forwarder and position and position.complete else [],
+                "log": list(self.forwarder.tail) if self.forwarder and self.forwarder.whole else [],
                 "log_position": position.to_dict() if position else None,
             }
         )

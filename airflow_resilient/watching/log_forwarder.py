@@ -27,6 +27,9 @@ LINES_PER_TURN = 200
 MAX_DRAIN_SECONDS = 5.0
 """Seconds by which a log may delay the report of the job's end, where the end of the log is wanted."""
 
+MAX_DELAY_SECONDS = 0.5
+"""Seconds by which it may delay that otherwise: until the position behind what was written last is stored."""
+
 MAX_TURN_SECONDS = 20.0
 """Seconds for which a call keeps its turn; one that takes longer goes on beside the others."""
 
@@ -53,7 +56,8 @@ class LogForwarder:
 
     :ivar position: how far the log has been written.
     :ivar continued: the stored position has been asked for; before, `position` says nothing.
-    :ivar tail: the last lines that have been written since this forwarder was made.
+    :ivar tail: the last lines that have been read since this forwarder was made.
+    :ivar whole: the log has been read to its end, so that `tail` has its last lines.
     """
 
     def __init__(  # noqa: PLR0913 - the loop of one log
@@ -73,6 +77,7 @@ class LogForwarder:
         self.position = LogPosition(job().id)
         self.continued = False
         self.tail: deque[str] = deque(maxlen=keep)
+        self.whole = False
         self._service = service
         self._job = job
         self._where = where
@@ -86,7 +91,7 @@ class LogForwarder:
         self._drain = False
 
     def end(self, *, drain: bool = False) -> None:
-        """Let `run` return: a read that is under way is abandoned.
+        """Let `run` return: a read that is under way is abandoned; the worker copies what is left.
 
         :param drain: the job has ended and the end of its log is wanted here: read it first, if that takes no
             longer than `MAX_DRAIN_SECONDS` and the service's logs are complete when a job has ended.
@@ -109,7 +114,7 @@ class LogForwarder:
         while not self._ended.is_set():
             portion: _Portion | None = None
             try:
-                portion = await self._unless_ended(self._read())
+                portion = await self._unless_ended(self._read(self.position.cursor))
             except Exception as error:  # noqa: BLE001 - sorted by `is_transient`, or logged
                 if self._service.is_transient(error):
                     await self._pause()
@@ -126,21 +131,31 @@ class LogForwarder:
             lines, cursor = portion
             await self._take(lines, cursor)
             if lines:
-                await self._unless_ended(self._keep(self._remember, self.position.to_dict()))
+                storing = self._keep(self._remember, self.position.to_dict())
+                await self._unless_ended(storing, grace=MAX_DELAY_SECONDS)
             if len(lines) < LARGE_PORTION:
                 await self._pause()
         return True
 
     async def _read_to_the_end(self) -> None:
-        """Read a log that is complete to its end, within `MAX_DRAIN_SECONDS`."""
+        """Read a log that is complete to its end, within `MAX_DRAIN_SECONDS`.
+
+        What is read is not written here, but by the worker. Airflow's triggerer takes a trigger's lines in
+        when it has time, and closes the log of a trigger that has ended: lines that are written last may get
+        lost. An answer to a request, as to store a position, shows that it has taken in what came before.
+
+        Source: ``_handle_request`` and ``_process_log_messages_from_subprocess`` of
+        ``TriggerRunnerSupervisor``, ``make_buffered_socket_reader`` (4096 bytes at a time; Airflow 3.3.2).
+        """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + MAX_DRAIN_SECONDS
         if not self.continued:  # the job had ended when this forwarder was made
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._continue_from_stored(), MAX_DRAIN_SECONDS)
+        cursor = self.position.cursor
         while self.continued and (left := give_up - loop.time()) > 0:
             try:
-                lines, cursor = await asyncio.wait_for(self._read(), left)
+                lines, after = await asyncio.wait_for(self._read(cursor), left)
             except asyncio.TimeoutError:
                 return
             except Exception as error:
@@ -148,16 +163,16 @@ class LogForwarder:
                     raise
                 await asyncio.sleep(min(_PAUSE_AFTER_ERROR, left))
                 continue
-            await self._take(lines, cursor)
+            self.tail.extend(message for _, message in lines)
             if not lines:
-                self.position = replace(self.position, complete=True)
+                self.whole = True
+                self.position = replace(self.position, complete=cursor == self.position.cursor)
                 return
+            cursor = after
 
-    async def _read(self) -> _Portion:
-        """Read the next portion."""
-        lines, cursor = await self._in_turn(
-            self._service.read_log, self._job(), self._where, self.position.cursor
-        )
+    async def _read(self, cursor: Any) -> _Portion:
+        """Read the portion after `cursor`."""
+        lines, cursor = await self._in_turn(self._service.read_log, self._job(), self._where, cursor)
         json.dumps(cursor)  # it goes into the event: what is no JSON would end the trigger
         return lines, cursor
 
@@ -200,12 +215,17 @@ class LogForwarder:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._ended.wait(), self._interval)
 
-    async def _unless_ended(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
-        """What `coroutine` returns; ``None`` when `end` is called before it has returned."""
+    async def _unless_ended(self, coroutine: Coroutine[Any, Any, T], *, grace: float = 0.0) -> T | None:
+        """What `coroutine` returns; ``None`` when `end` is called before it has returned.
+
+        :param grace: seconds for which it may go on after `end`.
+        """
         work = asyncio.ensure_future(coroutine)
         ended = asyncio.ensure_future(self._ended.wait())
         try:
             await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if grace:
+                await asyncio.wait({work}, timeout=grace)
             return work.result() if work.done() else None
         finally:
             _abandon(work)

@@ -305,11 +305,9 @@ def test_the_log_goes_on_where_it_was_when_the_triggerer_died(tries, engine, mon
     engine.finish(engine.made[0].id)
     payload = one.watch(deferred)
     assert payload["log"] == ["second-line"], "what is pushed, and no more"
-    assert payload["log_position"]["lines"] == 2
     assert "-line" not in json.dumps(kept), "nothing but the position"
-    assert (logged("first-line"), logged("second-line")) == (1, 1)
     assert one.resume(deferred, payload) == "second-line"
-    assert logged("second-line") == 1, "and not once more when it is taken in"
+    assert (logged("first-line"), logged("second-line")) == (1, 1)
 
 
 def test_the_log_is_whole_when_the_engine_is_away_at_the_end(tries, engine, monkeypatch, logged):

@@ -182,11 +182,14 @@ class Case:
         )
 
     def story(self, figures: Figures) -> str:
-        """The logs of the tries, without the lines of their containers."""
+        """The logs of the tries, with the first and the last line of their containers; the engine's log."""
         parts = [f"\ncontainers: {self.containers}"]
         for number in range(1, figures.tries + 1):
             log = self.airflow.task_log(self.dag_id, self.run_id, "work", number).splitlines()
-            parts += [f"--- try {number}", *(line for line in log if not re.match(r".*line \w+ \d+$", line))]
+            theirs = [line for line in log if re.match(r".*line \w+ \d+$", line)]
+            shown = [line for line in log if line not in theirs[1:-1]]
+            parts += [f"--- try {number}, {len(theirs)} lines of containers", *shown]
+        parts += ["--- the engine", self.recorder.engine.log()]
         return "\n".join(parts)
 
     def _counted(self, state: str) -> str:

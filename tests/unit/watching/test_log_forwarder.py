@@ -17,7 +17,7 @@ from airflow_resilient.core.retry import Runtime
 from airflow_resilient.services.docker.log import TimeCursor
 from airflow_resilient.testing import InMemoryJobs
 from airflow_resilient.testing.virtual_time import VirtualTimeLoop
-from airflow_resilient.watching.log_forwarder import MAX_DRAIN_SECONDS, LogForwarder
+from airflow_resilient.watching.log_forwarder import MAX_DELAY_SECONDS, MAX_DRAIN_SECONDS, LogForwarder
 from airflow_resilient.watching.shared_watch import SharedWatch
 
 JOB = Job("job-1", Claim("a" * 16, 1), Phase.RUNNING, created=0.0)
@@ -125,6 +125,46 @@ def test_the_end_of_a_log_that_is_wanted_delays_the_end_by_a_read_and_by_no_more
         return seconds
 
     assert in_virtual_time(story) == pytest.approx(80 * 0.05 / 4)
+
+
+def test_the_end_of_a_log_that_is_wanted_is_left_to_the_worker_to_write():
+    """Airflow's triggerer closes the log of a trigger that ends: what is written last may get lost."""
+    log, written = Logged(map(str, range(50)), portion=7), Written()
+
+    async def story(loop):
+        one = forwarder(log, written=written)
+        await late(loop, [one], drain=True, running=25.0)
+        assert (one.whole, list(one.tail), one.position.complete) == (True, ["49"], False)
+        return one.position
+
+    position = in_virtual_time(story)
+    assert len(written.lines) == position.lines == 21
+    assert copy_rest(log, JOB, {}, position, runtime(written), drained=0.0, keep=1) == (("49",), True)
+    assert written.lines == log.lines
+
+
+@pytest.mark.parametrize(
+    ("seconds", "delay"),
+    [
+        pytest.param(0.2, 0.2, id="in-time"),
+        pytest.param(9.0, MAX_DELAY_SECONDS, id="late"),
+        pytest.param(None, MAX_DELAY_SECONDS, id="never"),
+    ],
+)
+def test_an_end_waits_a_little_until_airflow_has_taken_in_what_was_written_last(seconds, delay):
+    async def story(loop):
+        one = forwarder(Logged("abc"), in_thread=calls_that_take(0.0))
+        call, storing = one._in_thread, calls_that_take(seconds)
+
+        async def in_thread(function, *args):
+            return await (storing if function == one._remember else call)(function, *args)
+
+        one._in_thread = in_thread
+        late_by = await late(loop, [one], running=0.0001)
+        assert one.position.lines == 3
+        return late_by
+
+    assert in_virtual_time(story) == pytest.approx(delay, abs=0.001)
 
 
 @pytest.mark.parametrize(
