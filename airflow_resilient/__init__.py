@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from .scheduling.latest_only import LatestOnlyIntervalOperator as LatestOnlyIntervalOperator
     from .scheduling.latest_only import LatestOnlyOperator as LatestOnlyOperator
     from .scheduling.latest_only import is_latest as is_latest
+    from .scheduling.needs import need_by as need_by
+    from .scheduling.needs import start_within as start_within
+    from .scheduling.needs import wait_at_most as wait_at_most
     from .scheduling.timezones import LocalTime as LocalTime
     from .scheduling.timezones import local as local
     from .scheduling.timezones import local_filters as local_filters
@@ -87,6 +90,9 @@ _HOMES = {
     "local": "scheduling.timezones",
     "local_filters": "scheduling.timezones",
     "local_macros": "scheduling.timezones",
+    "need_by": "scheduling.needs",
+    "start_within": "scheduling.needs",
+    "wait_at_most": "scheduling.needs",
 }
 
 

@@ -29,19 +29,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
     # The commands import Airflow, whose log handlers keep the standard output that they find then.
     with contextlib.redirect_stdout(sys.stderr):
-        parser = _parser()
+        parser = _parser(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(arguments)
     return _run(options.command, options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser; of a command that is named first, alone: others may import what it does not need."""
     parser = argparse.ArgumentParser(
         prog="airflow-resilient",
-        description="Inspect and clean up the remote jobs of airflow_resilient's operators.",
+        description="Watch an Airflow; find and clean up the remote jobs of airflow_resilient's operators.",
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in registry.OPERATIONS:
+    named = [name for name in registry.OPERATIONS if name in arguments[:1]]
+    for name in named or registry.OPERATIONS:
         command: Command = registry.operation(name)
         own = commands.add_parser(
             command.name,
@@ -84,6 +86,9 @@ class _Terminal(io.TextIOBase):
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
 
     def write(self, text: str) -> int:
         self._stream.write(printable_lines(text))

@@ -28,6 +28,7 @@ SERVICES = (
 )
 """Folders of ``services/``."""
 OPERATIONS = (
+    "check",
     "orphans",
     "explain",
 )

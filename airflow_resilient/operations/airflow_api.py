@@ -1,4 +1,4 @@
-"""A client of Airflow's REST API for the sweep and for ``explain``: v2 (Airflow 3) and v1 (2.11).
+"""A client of Airflow's REST API for the commands: v2 (Airflow 3) and v1 (2.11).
 
 It uses httpx, on which Airflow 2.11, every 3.x and the Task SDK depend (the Task SDK does not need requests).
 httpx is imported at the first request.
@@ -65,9 +65,13 @@ class AirflowApi:
         3, sent with each request on 2.11 (basic authentication, which must be enabled in ``[api]
         auth_backends``). Without either, Airflow must not require a login.
     :param verify: whether, or with which CA bundle, its certificate is verified.
-    :param timeout: seconds for one response. Transient errors are retried for a minute.
+    :param timeout: seconds for one response.
+    :param attempts: how often a request is sent at most while errors are transient; by default for a minute.
     :param runtime: clock, sleep, random numbers and log.
     :raises AirflowApiError: the URL is not valid.
+
+    :ivar requests: how many requests have been sent.
+    :ivar clock_ahead: seconds by which the clock of whoever answered last is ahead of ours, to a second.
 
     Every method raises `AirflowApiError` when Airflow does not give a usable response.
     """
@@ -81,16 +85,51 @@ class AirflowApi:
         password: str | None = None,
         verify: bool | str = True,
         timeout: float = 60.0,
+        attempts: int = MAX_ATTEMPTS,
         runtime: Runtime | None = None,
     ) -> None:
         self.url, own_user, own_password = split_url(url)
         self._token = token
         self._login = (user, password or "") if user else (own_user, password or own_password)
-        self._verify, self._timeout = verify, timeout
+        self._verify, self._timeout, self._attempts = verify, timeout, attempts
+        self.requests = 0
+        self.clock_ahead: float | None = None
         self._runtime = runtime or Runtime(time.time, time.sleep, random.random)
         self._client: httpx.Client | None = None
         self._api = ""
         self._retries: dict[tuple[str, str], int | None] = {}
+
+    # --- for the watch ---
+
+    def read(
+        self,
+        path: str,
+        query: Sequence[tuple[str, str]] = (),
+        *,
+        body: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Read a resource that always exists: with GET, or with POST if there is a `body`.
+
+        :param path: below ``/api/v1`` or ``/api/v2``, see `is_v2`.
+        """
+        self._connect()
+        path, method = f"{self._api}{path}", "GET" if body is None else "POST"
+        return self._read(method, path, self._send(method, path, query, body=body))
+
+    def read_list(
+        self, path: str, name: str, query: Sequence[tuple[str, str]] = ()
+    ) -> tuple[list[Mapping[str, Any]], int]:
+        """Read a page of a list: its rows, and their total number.
+
+        :param name: of the field that contains the rows.
+        """
+        return self._rows(self.read(path, query), name)
+
+    @property
+    def is_v2(self) -> bool:
+        """Whether this is Airflow 3, after a login if one is needed."""
+        self._connect()
+        return self._api == "/api/v2"
 
     # --- for the sweep ---
 
@@ -255,8 +294,8 @@ class AirflowApi:
     def _page(
         self, begin: float, end: float | None, states: Sequence[str], offset: int = 0
     ) -> tuple[list[Mapping[str, Any]], int]:
-        query = [("limit", str(_PAGE_SIZE)), ("offset", str(offset)), ("updated_at_gte", _iso(begin))]
-        query += [("updated_at_lte", _iso(end))] if end is not None else []
+        query = [("limit", str(_PAGE_SIZE)), ("offset", str(offset)), ("updated_at_gte", iso(begin))]
+        query += [("updated_at_lte", iso(end))] if end is not None else []
         query += [("state", state) for state in states]
         return self._rows(self._get_existing("/dags/~/dagRuns/~/taskInstances", query), "task_instances")
 
@@ -291,7 +330,7 @@ class AirflowApi:
                 yield from found.values()
                 return
         raise AirflowApiError(
-            f"cannot list the task instances that changed at {_iso(begin)}: {self.url} returns a different "
+            f"cannot list the task instances that changed at {iso(begin)}: {self.url} returns a different "
             "list each time, because many of them are changing. Run the sweep again when fewer of them change"
         )
 
@@ -358,7 +397,9 @@ class AirflowApi:
                 if user:
                     raise
                 text = f"{self.url} requires a login: pass a token, or user and password ({error})"
-                raise AirflowApiError(text) from None
+                refused = AirflowApiError(text)
+                refused.status = error.status
+                raise refused from None
         elif self._token is not None:
             self._client.headers["Authorization"] = f"Bearer {self._token}"
         elif user:
@@ -378,7 +419,7 @@ class AirflowApi:
         query: Sequence[tuple[str, str]] = (),
         *,
         body: Mapping[str, Any] | None = None,
-        attempts: int = MAX_ATTEMPTS,
+        attempts: int | None = None,
     ) -> httpx.Response:
         """Send one request, retry it after transient errors, and log in again when the token has expired."""
         import httpx
@@ -387,17 +428,22 @@ class AirflowApi:
 
         def send() -> httpx.Response:
             assert self._client is not None  # noqa: S101 - created by _connect
+            self.requests += 1
             try:
                 response = self._client.request(method, f"{self.url}{path}", params=list(query), json=body)
             except httpx.TransportError as error:
                 raise _TransientApiError(error_text(error)) from None
+            if (sent := _sent_at(response)) is not None:
+                self.clock_ahead = sent - self._runtime.now()
             if response.status_code in _TRANSIENT_STATUSES:
                 raise _TransientApiError(f"{response.status_code} {self._detail(path, response)}")
             return response
 
         while True:
             try:
-                response = retry_transient(send, _is_transient, self._runtime, attempts)
+                response = retry_transient(
+                    send, _is_transient, self._runtime, min(attempts or self._attempts, self._attempts)
+                )
             except _TransientApiError as error:
                 raise AirflowApiError(f"{self.url} does not respond: {error}") from None
             except httpx.InvalidURL as error:
@@ -418,7 +464,9 @@ class AirflowApi:
         if not response.is_success or found is None:
             status = response.status_code
             message = f"{status} {self._detail(path, response)}{_advice(status)}"
-            raise AirflowApiError(f"{self.url} responded to {method} {path} with {message}")
+            refused = AirflowApiError(f"{self.url} responded to {method} {path} with {message}")
+            refused.status = status
+            raise refused
         return found if isinstance(found, dict) else {"value": found}
 
     def _detail(self, path: str, response: httpx.Response) -> str:
@@ -534,7 +582,12 @@ def _quoted(part: str) -> str:
     return quote(part, safe="")
 
 
-def _iso(seconds: float) -> str:
+def iso(seconds: float) -> str:
+    """A time for the API.
+
+    >>> iso(60.5)
+    '1970-01-01T00:01:00.500000+00:00'
+    """
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="microseconds")
 
 
@@ -549,6 +602,16 @@ def seconds(moment: str | None) -> float | None:
     import pendulum  # Python 3.10 reads only three or six digits of a fraction of a second
 
     return cast("pendulum.DateTime", pendulum.parse(moment)).timestamp()
+
+
+def _sent_at(response: httpx.Response) -> float | None:
+    """When a response was sent, in seconds since 1970; ``None`` where it does not say so."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(response.headers["Date"]).timestamp()
+    except (KeyError, ValueError):
+        return None
 
 
 def _json_of(response: httpx.Response) -> Any:

@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     DONE = 0
     """Nothing is left to do."""
     FOUND = 1
-    """Jobs that the command searches for were found, and are still there."""
+    """What the command searches for was found, and is still there."""
     UNKNOWN = 2
     """Something could not be determined."""
     INTERRUPTED = 130

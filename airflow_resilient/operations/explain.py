@@ -22,6 +22,7 @@ from .options import (
     access_of,
     add_access_options,
     add_airflow_options,
+    add_namespace_option,
     add_service_options,
     api_of,
     namespace_of,
@@ -541,6 +542,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--infrastructure-retries", type=int, default=2, metavar="N", help="likewise (default 2)"
     )
     add_airflow_options(parser)
+    add_namespace_option(parser)
     add_access_options(parser, aws_conn_id=None)
 
 

@@ -162,7 +162,11 @@ def add_airflow_options(parser: argparse.ArgumentParser) -> None:
         help="with a password, without --token; a token in the environment is ignored",
     )
     airflow.add_argument("--password", metavar="TEXT", help=seen)
-    airflow.add_argument(
+
+
+def add_namespace_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--namespace``."""
+    parser.add_argument(
         "--namespace",
         metavar="TEXT",
         help="namespace of this Airflow's claims (default: [airflow_resilient] namespace in the "
@@ -170,16 +174,20 @@ def add_airflow_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def api_of(options: argparse.Namespace) -> AirflowApi:
+def api_of(options: argparse.Namespace, **more: Any) -> AirflowApi:
     """The client of Airflow's REST API.
 
+    :param more: further parameters of it.
     :raises AirflowApiError: the URL is not set, or it is not valid.
     """
-    from ..compat import base_url
     from .airflow_api import AirflowApi, split_url
     from .task_instances import AirflowApiError
 
-    url = options.airflow_url or os.environ.get("AIRFLOW_API_URL") or base_url()
+    url = options.airflow_url or os.environ.get("AIRFLOW_API_URL")
+    if not url:
+        from ..compat import base_url  # imports Airflow, which is not needed where the URL is given
+
+        url = base_url()
     if not url:
         raise AirflowApiError(
             "Airflow URL not set: pass --airflow-url or set AIRFLOW_API_URL, such as "
@@ -197,6 +205,7 @@ def api_of(options: argparse.Namespace) -> AirflowApi:
         token=options.token or environment("TOKEN", unless=given),
         user=options.user or environment("USER", unless=in_url),
         password=options.password or environment("PASSWORD", unless=in_url and not options.user),
+        **more,
     )
 
 

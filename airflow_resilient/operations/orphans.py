@@ -25,6 +25,7 @@ from .options import (
     access_of,
     add_access_options,
     add_airflow_options,
+    add_namespace_option,
     add_service_options,
     api_of,
     duration,
@@ -316,6 +317,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="list wanted jobs, too")
     add_service_options(parser, several=True)
     add_airflow_options(parser)
+    add_namespace_option(parser)
     add_access_options(parser, aws_conn_id="aws_default")
 
 

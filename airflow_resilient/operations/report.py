@@ -56,3 +56,23 @@ def moment(seconds: float) -> str:
     '2026-01-01 00:00:00Z'
     """
     return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S}Z"
+
+
+def some(names: Iterable[str], shown: int = 3) -> str:
+    """The first names of a list, and how many more there are.
+
+    >>> some("abc"), some("abcde")
+    ('a, b, c', 'a, b, c and 2 more')
+    """
+    listed = list(names)
+    more = len(listed) - shown
+    return ", ".join(listed[:shown]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts.
+
+    >>> counted(1, "run"), counted(2, "run")
+    ('1 run', '2 runs')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -36,7 +36,12 @@ ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 
 class AirflowApiError(Exception):
-    """Airflow's API gave no usable response; the message says what to do. It says nothing of any job."""
+    """Airflow's API gave no usable response; the message says what to do. It says nothing of any job.
+
+    :ivar status: the HTTP status of the response; ``None``: there was none, or it was not from Airflow.
+    """
+
+    status: int | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from airflow_resilient.services.docker.engine import DEFAULT_URL
 
 
 def parsed(*arguments):
-    return cli._parser().parse_args(arguments)
+    return cli._parser(arguments).parse_args(arguments)
 
 
 def command(run):

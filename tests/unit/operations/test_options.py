@@ -23,7 +23,7 @@ COMMANDS = pytest.mark.parametrize("command", [("orphans",), EXPLAIN], ids=["orp
 
 
 def parsed(*arguments):
-    return cli._parser().parse_args(arguments)
+    return cli._parser(arguments).parse_args(arguments)
 
 
 # --- lengths of time ------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def test_scopes_by_service(command, arguments, scopes):
 
 @COMMANDS
 def test_scopes_of_one_command_line_are_not_those_of_the_next(command):
-    parser = cli._parser()
+    parser = cli._parser([])
     parser.parse_args([*command, "--ecs-cluster", "etl", "--scope", "ecs=b"])
     assert scopes_of(parser.parse_args(command)) == {}
 

@@ -1,0 +1,239 @@
+"""``airflow-resilient check``: one look at an Airflow from outside, and what is wrong with it.
+
+For cron, systemd timers, Kubernetes CronJobs, Nagios and people alike. It needs Airflow's REST API and
+nothing else: it does not import Airflow, and works while a scheduler does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ..core.text import error_text
+from . import first_seen
+from .command import Command, ExitCode
+from .first_seen import FirstSeen, MemoryProblem
+from .health import BLIND, Finding, Severity, diagnose
+from .limits import NAMES, InvalidLimits, Limits, load_limits, read_limit
+from .options import add_airflow_options, api_of
+from .report import moment, span
+from .snapshot import Snapshot, look
+from .task_instances import AirflowApiError
+
+if TYPE_CHECKING:
+    from .airflow_api import AirflowApi
+
+ANSWER_SECONDS = 20.0
+"""For which one response is waited."""
+ATTEMPTS = 2
+"""How often a request is sent at most: the next look is not far."""
+BEAT_SECONDS = 10.0
+_QUIET_SECONDS = 2.0
+_MAX_BEAT_CHARS = 10_000
+
+
+class InvalidOption(AirflowApiError):
+    """An option is not valid; the message says what to write."""
+
+
+def examine(
+    api: AirflowApi,
+    limits: Limits,
+    memory: Path | None,
+    *,
+    progress: Callable[[str], object] = str,
+    warn: Callable[[str], object] = str,
+    now: Callable[[], float] = time.time,
+) -> tuple[Snapshot, list[Finding]]:
+    """Take one look, and say what is wrong.
+
+    :param memory: file with what earlier looks saw; it is replaced. ``None``: Airflow's own times count.
+    :param progress: told what is read next.
+    :param warn: told what is wrong with the memory, which is begun anew then.
+    """
+    seen = FirstSeen()
+    if memory is not None:
+        try:
+            seen = first_seen.load(memory, api.url)
+        except MemoryProblem as problem:
+            warn(f"{problem}; it is begun anew")
+    snapshot = look(api, deferred_for=limits.triggerer, progress=progress, now=now)
+    findings, seen = diagnose(snapshot, seen, limits, now())
+    if memory is not None:
+        try:
+            first_seen.save(memory, seen)
+        except MemoryProblem as problem:
+            warn(str(problem))
+    return snapshot, findings
+
+
+def exit_code_of(findings: Sequence[Finding]) -> ExitCode:
+    """UNKNOWN if something is unknown, else FOUND if something is wrong."""
+    if any(each.severity is Severity.UNKNOWN or each.kind in BLIND for each in findings):
+        return ExitCode.UNKNOWN
+    return ExitCode.FOUND if findings else ExitCode.DONE
+
+
+def signal_of(findings: Sequence[Finding], limits: Limits, now: float) -> str | None:
+    """What a dead man's switch is told: what its URL gets appended; ``None``: nothing.
+
+    Well is an Airflow about which nothing is urgent and nothing unknown. What has been unknown for a moment
+    only, as while an API server restarts, is not reported yet: the switch has a grace time of its own.
+    """
+    if all(each.severity is Severity.TICKET for each in findings):
+        return ""
+    urgent = any(
+        each.severity is Severity.PAGE
+        or (each.severity is Severity.UNKNOWN and now - (each.since or 0.0) > limits.heartbeat)
+        for each in findings
+    )
+    return "/fail" if urgent else None
+
+
+def format_findings(snapshot: Snapshot, findings: Sequence[Finding], now: float) -> list[str]:
+    """The findings as text; the last line is a summary."""
+    lines: list[str] = []
+    for each in findings:
+        since = "" if each.since is None else f"  since {moment(each.since)} ({span(now - each.since)})"
+        lines += [
+            f"{each.severity.value.upper():8}{each.kind.value}: {each.subject}{since}",
+            f"        {each.evidence}",
+            f"        cause: {each.cause}",
+            f"        next:  {each.next_step}",
+            "",
+        ]
+    counts = Counter(each.severity for each in findings)
+    found = ", ".join(f"{counts[each]} {each.value}" for each in Severity if counts[each]) or "all is well"
+    version = f"Airflow {snapshot.version}" if snapshot.version else "Airflow"
+    requests = f"{snapshot.requests} request{'' if snapshot.requests == 1 else 's'}"
+    return [*lines, f"{version} at {snapshot.url}: {found} ({requests}, {snapshot.seconds:.1f} s)."]
+
+
+def beat(url: str, signal: str, text: str) -> None:
+    """Tell a dead man's switch in the form of healthchecks.
+
+    :param signal: see `signal_of`.
+    :param text: the findings.
+
+    The URL is a secret: no error shows more of it than its host.
+
+    Source: "Pinging API" of healthchecks.io: POST to the URL, or to the URL with ``/fail``, with a body.
+
+    :raises AirflowApiError: it does not take it.
+    """
+    import httpx
+
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/") + signal
+    body = text.encode()[:_MAX_BEAT_CHARS]
+    try:
+        answer = httpx.post(parts._replace(path=path).geturl(), content=body, timeout=BEAT_SECONDS)
+        problem = "" if answer.is_success else f"it answers {answer.status_code}"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        problem = type(error).__name__
+    if problem:
+        raise AirflowApiError(f"the dead man's switch at {parts.hostname} was not told: {problem}")
+
+
+def _limit(text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    if not equals or name not in NAMES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a limit; write NAME=VALUE, NAME one of {', '.join(NAMES)}"
+        )
+    try:
+        return name, read_limit(name, value)
+    except InvalidLimits as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _beat_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError("--beat is no URL; write one such as https://hc-ping.com/UUID")
+    return text
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        type=Path,
+        metavar="FILE",
+        help="what earlier looks saw; it is made, and replaced. Without it, only Airflow's own times count, "
+        "which it sets anew whenever it puts a task instance back",
+    )
+    parser.add_argument("--limits", type=Path, metavar="FILE", help="limits, in TOML")
+    parser.add_argument(
+        "--limit",
+        type=_limit,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"one limit, such as waiting=30m (repeatable); NAME is one of {', '.join(NAMES)}",
+    )
+    parser.add_argument(
+        "--beat",
+        type=_beat_url,
+        metavar="URL",
+        help="a dead man's switch, such as https://hc-ping.com/UUID: gets the findings, at URL/fail if one "
+        "is urgent; nothing while something is unknown for a short time only",
+    )
+    add_airflow_options(parser)
+
+
+def _run(options: argparse.Namespace) -> tuple[str, ExitCode]:
+    try:
+        limits = replace(load_limits(options.limits), **dict(options.limit))
+    except InvalidLimits as error:
+        raise InvalidOption(str(error)) from None
+    began = time.monotonic()
+
+    def progress(part: str) -> None:
+        if sys.stderr.isatty() and time.monotonic() - began > _QUIET_SECONDS:
+            sys.stderr.write(f"reading {part} …\n")
+
+    def warn(text: str) -> None:
+        sys.stderr.write(f"airflow-resilient: {text}\n")
+
+    api = api_of(options, timeout=ANSWER_SECONDS, attempts=ATTEMPTS)
+    snapshot, findings = examine(api, limits, options.memory, progress=progress, warn=warn)
+    code = exit_code_of(findings)
+    lines = "\n".join(format_findings(snapshot, findings, time.time()))
+    signal = signal_of(findings, limits, time.time())
+    if options.beat and signal is not None:
+        try:
+            beat(options.beat, signal, lines)
+        except AirflowApiError as error:
+            warn(error_text(error))
+            code = ExitCode.UNKNOWN
+    if not options.json:
+        return lines, code
+    found: dict[str, Any] = {
+        "url": snapshot.url,
+        "version": snapshot.version or None,
+        "taken": snapshot.taken,
+        "seconds": round(snapshot.seconds, 3),
+        "requests": snapshot.requests,
+        "findings": [each.row() for each in findings],
+        "exit_code": int(code),
+    }
+    return json.dumps(found, indent=2), code
+
+
+COMMAND = Command(
+    name="check",
+    summary="look at an Airflow from outside, and say what is wrong, since when, why, and what to do next",
+    description="Look at an Airflow over its REST API: whether it schedules, what is overdue, what waits and "
+    "why, what DAGs need, whether their files are read. It changes nothing.",
+    exit_codes="0 all is well, 1 something is wrong, 2 something could not be determined",
+    add_options=_add_options,
+    run=_run,
+)

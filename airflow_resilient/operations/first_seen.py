@@ -1,0 +1,207 @@
+"""What earlier looks at an Airflow have seen, so that "for how long" survives a restart of the watch.
+
+Airflow sets its own times anew whenever it puts a task instance back, or a scheduler restarts. So the watch
+remembers when it saw something first, by a key that stays the same.
+
+It is kept in a file of JSON, which is replaced as a whole: a process that dies leaves the old one or the new.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .snapshot import Snapshot
+
+FORMAT = 1
+"""Of the file; another one is begun anew."""
+
+USUAL_SECONDS = 6 * 3600.0
+"""For how long it is remembered how many processes of a kind were alive, and which DAGs were active."""
+
+SKEW_SECONDS = 3600.0
+"""For how long it is remembered which versions have answered."""
+
+
+@dataclass(frozen=True)
+class FirstSeen:
+    """What earlier looks saw. Times are seconds since 1970, by our clock.
+
+    :param url: of the Airflow.
+    :param last: when the latest look was taken that had an answer; ``None``: there was none.
+    :param marks: what lasts: key and when it was seen first, in an unbroken row of looks.
+    :param due: when the next run of each active DAG was due.
+    :param active: when each DAG was active the last time.
+    :param moved: when the next run of a DAG has moved on the last time: a scheduler has created one.
+    :param alive: how many processes of a kind were alive, and when that was so the last time.
+    :param answered: versions that have answered, and since when each has, the latest last.
+    """
+
+    url: str = ""
+    last: float | None = None
+    marks: Mapping[str, float] = field(default_factory=dict)
+    due: Mapping[str, float | None] = field(default_factory=dict)
+    active: Mapping[str, float] = field(default_factory=dict)
+    moved: float | None = None
+    alive: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    answered: tuple[tuple[float, str], ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether there was an earlier look."""
+        return self.last is not None
+
+    def first(self, key: str, now: float) -> float:
+        """When something was seen first; now, if it is new."""
+        return min(self.marks.get(key, now), now)
+
+    def has_moved(self, snapshot: Snapshot) -> bool:
+        """Whether the next run of a DAG has moved on since the look before: a scheduler has created one."""
+        for dag in snapshot.dags or ():
+            before = self.due.get(dag.dag_id)
+            if before is not None and dag.next_due is not None and dag.next_due > before:
+                return True
+        return False
+
+    def usual(self, kind: str, now: float) -> int:
+        """How many processes of a kind were alive at most, in the last hours."""
+        counts = self.alive.get(kind, {})
+        return max((int(count) for count, when in counts.items() if now - when < USUAL_SECONDS), default=0)
+
+    def versions(self, version: str, now: float) -> set[str]:
+        """Versions that answer in turns; one that has followed another, as in an upgrade, does not."""
+        turns = [each for when, each in self._answered(version, now)]
+        return set(turns) if len(turns) > len(set(turns)) else set(turns[-1:])
+
+    def vanished(self, snapshot: Snapshot, now: float) -> set[str]:
+        """DAGs that were active within the last hours, and are not any more."""
+        present = {dag.dag_id for dag in snapshot.dags or ()}
+        return {dag for dag, when in self.active.items() if dag not in present and now - when < USUAL_SECONDS}
+
+    @property
+    def dag_count(self) -> int:
+        """How many DAGs were active within the last hours."""
+        return len(self.active)
+
+    def after(
+        self, snapshot: Snapshot, marks: Collection[str], alive: Mapping[str, int], now: float
+    ) -> FirstSeen:
+        """What to remember after a look.
+
+        :param marks: keys of what it saw. Where a part of it is missing, earlier ones are kept: what was not
+            seen may still be there.
+        :param alive: how many processes of each kind are alive.
+        """
+        seen = {key: self.first(key, now) for key in marks}
+        if snapshot.silent:
+            return replace(self, url=snapshot.url, marks={**self.marks, **seen})
+        if snapshot.gaps:
+            seen = {**self.marks, **seen}
+        due, active = dict(self.due), dict(self.active)
+        if snapshot.dags is not None:
+            due = {dag.dag_id: dag.next_due for dag in snapshot.dags}
+            active = {dag: when for dag, when in active.items() if now - when < USUAL_SECONDS}
+            active |= dict.fromkeys(due, now)
+        counts = {
+            kind: {
+                **{
+                    count: when
+                    for count, when in self.alive.get(kind, {}).items()
+                    if now - when < USUAL_SECONDS
+                },
+                str(alive[kind]): now,
+            }
+            for kind in alive
+        }
+        return FirstSeen(
+            snapshot.url,
+            now,
+            seen,
+            due,
+            active,
+            now if self.has_moved(snapshot) else self.moved,
+            {**self.alive, **counts},
+            self._answered(snapshot.version, now),
+        )
+
+    def _answered(self, version: str, now: float) -> tuple[tuple[float, str], ...]:
+        """Versions in the order in which they have answered."""
+        recent = [each for each in self.answered if now - each[0] < SKEW_SECONDS]
+        latest = (recent or list(self.answered[-1:]))[-1:]
+        if not latest or latest[0][1] != version:
+            recent.append((now, version))
+        return tuple(recent or latest)
+
+
+class MemoryProblem(Exception):
+    """The file cannot be used; the message says why."""
+
+
+def load(path: Path, url: str) -> FirstSeen:
+    """Read what earlier looks saw; nothing, if there is no file.
+
+    :param url: of the Airflow that is watched.
+    :raises MemoryProblem: the file is no memory of this Airflow, or cannot be read. It is safe to begin anew.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return FirstSeen()
+    except (OSError, ValueError) as error:
+        raise MemoryProblem(f"{path} cannot be read ({error})") from None
+    try:
+        if found.pop("format") != FORMAT:
+            raise ValueError("it is of another version")
+        seen = _read(found)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MemoryProblem(f"{path} is no memory of this command ({error!r})") from None
+    if seen.url not in ("", url):
+        raise MemoryProblem(f"{path} is the memory of another Airflow, {seen.url}")
+    return seen
+
+
+def save(path: Path, seen: FirstSeen) -> None:
+    """Replace the file.
+
+    :raises MemoryProblem: it cannot be written.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            try:
+                json.dump({"format": FORMAT, **asdict(seen)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)  # noqa: PTH105 - both are names here
+            except BaseException:
+                os.unlink(file.name)  # noqa: PTH108
+                raise
+    except OSError as error:
+        raise MemoryProblem(f"{path} cannot be written ({error})") from None
+
+
+def _read(found: Any) -> FirstSeen:
+    """Check the shape of what was read."""
+    if set(found) != {each.name for each in fields(FirstSeen)}:
+        raise ValueError("it has other fields")
+    return FirstSeen(
+        url=str(found["url"]),
+        last=None if found["last"] is None else float(found["last"]),
+        marks=_times(found["marks"]),
+        due={str(dag): None if when is None else float(when) for dag, when in found["due"].items()},
+        active=_times(found["active"]),
+        moved=None if found["moved"] is None else float(found["moved"]),
+        alive={str(kind): _times(counts) for kind, counts in found["alive"].items()},
+        answered=tuple((float(when), str(version)) for when, version in found["answered"]),
+    )
+
+
+def _times(found: Mapping[str, Any]) -> dict[str, float]:
+    return {str(key): float(when) for key, when in found.items()}

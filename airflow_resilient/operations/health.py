@@ -1,0 +1,684 @@
+"""What is wrong with an Airflow, since when, why, and what to do next. Pure functions.
+
+`diagnose` takes a look (`snapshot`), what earlier looks saw (`first_seen`) and the limits, and returns
+findings. What could not be read is a finding, too: unknown is not well.
+
+One cause is one finding: a scheduler that is gone explains every run that is overdue, so these are not listed
+beside it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from .report import counted, moment, some, span
+from .why_waiting import WaitingFacts, Why, explain, why_waiting
+
+if TYPE_CHECKING:
+    from .first_seen import FirstSeen
+    from .limits import Limits
+    from .snapshot import Component, Dag, Run, Snapshot, Waiting
+
+
+class Severity(Enum):
+    """How soon somebody must act."""
+
+    PAGE = "page"
+    """Now: runs are late, or will be."""
+    TICKET = "ticket"
+    """In working hours."""
+    UNKNOWN = "unknown"
+    """Whether somebody must is not known: find that out."""
+
+
+class Kind(Enum):
+    """What is wrong."""
+
+    API_SILENT = "api-silent"
+    LOGIN_REFUSED = "login-refused"
+    NOT_SHOWN = "not-shown"
+    DATABASE_UNHEALTHY = "database-unhealthy"
+    HEARTBEAT_LOST = "heartbeat-lost"
+    PEER_LOST = "peer-lost"
+    NOT_SCHEDULING = "not-scheduling"
+    RUN_OVERDUE = "run-overdue"
+    NEVER_RUNS_AGAIN = "never-runs-again"
+    WAITING = "waiting"
+    DEFERRED_TOO_LONG = "deferred-too-long"
+    NO_TRIGGERER = "no-triggerer"
+    NOT_PARSED = "not-parsed"
+    DAGS_VANISHED = "dags-vanished"
+    IMPORT_ERROR = "import-error"
+    NEED_BY_MISSED = "need-by-missed"
+    NEED_UNREADABLE = "need-unreadable"
+    REQUEUED = "requeued"
+    VERSION_SKEW = "version-skew"
+    CLOCK_SKEW = "clock-skew"
+
+
+BLIND = (Kind.API_SILENT, Kind.LOGIN_REFUSED, Kind.NOT_SHOWN, Kind.NEED_UNREADABLE)
+"""Kinds of finding beside which others may be hidden."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong, or unknown.
+
+    :param subject: what it is about: a DAG, a pool, a component …
+    :param since: in seconds since 1970, as far as it is known.
+    :param evidence: what was seen.
+    :param cause: why it is so, as far as that can be told.
+    :param next_step: what to do: where possible a command.
+    :param key: stays the same while it lasts.
+    """
+
+    kind: Kind
+    subject: str
+    severity: Severity
+    since: float | None
+    evidence: str
+    cause: str
+    next_step: str
+    key: str
+
+    def row(self) -> dict[str, Any]:
+        """The finding as JSON values."""
+        return {
+            "kind": self.kind.value,
+            "subject": self.subject,
+            "severity": self.severity.value,
+            "since": self.since,
+            "evidence": self.evidence,
+            "cause": self.cause,
+            "next_step": self.next_step,
+            "key": self.key,
+        }
+
+
+def diagnose(
+    snapshot: Snapshot, seen: FirstSeen, limits: Limits, now: float
+) -> tuple[list[Finding], FirstSeen]:
+    """Say what is wrong.
+
+    :param seen: what earlier looks saw; an empty one, if there were none.
+    :param now: in seconds since 1970.
+    :return: the findings, the most urgent ones first, and what to give to the next call.
+    """
+    look = _Look(snapshot, seen, limits, now)
+    found = list(look.findings())
+    found.sort(key=lambda each: (list(Severity).index(each.severity), each.since or now, each.key))
+    alive = {kind: len(each) for kind, each in look.alive().items()} if snapshot.peers is not None else {}
+    return found, seen.after(snapshot, look.marks, alive, now)
+
+
+_SCHEDULER, _TRIGGERER, _PROCESSOR = "scheduler", "triggerer", "dag_processor"
+_TITLES = {_SCHEDULER: "scheduler", _TRIGGERER: "triggerer", _PROCESSOR: "DAG processor"}
+_COMMANDS = {
+    _SCHEDULER: "airflow scheduler",
+    _TRIGGERER: "airflow triggerer",
+    _PROCESSOR: "airflow dag-processor",
+}
+_SHOWN = 3  # examples in a finding
+
+
+@dataclass
+class _Look:
+    """One diagnosis: facts that several rules need.
+
+    :ivar marks: keys of what was seen now, for the memory.
+    """
+
+    snapshot: Snapshot
+    seen: FirstSeen
+    limits: Limits
+    now: float
+    marks: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        look = self.snapshot
+        self.dags: dict[str, Dag] = {dag.dag_id: dag for dag in look.dags or ()}
+        self.unfinished: dict[str, int] = dict(Counter(run.dag_id for run in look.runs or ()))
+        self.partial = {gap.part for gap in look.gaps}
+        self.lost = {kind for kind, _, _ in self._lost_components()}
+
+    def findings(self) -> Iterator[Finding]:
+        look = self.snapshot
+        if look.silent:
+            yield self._silent()
+            return
+        yield from self._gaps()
+        yield from self._clocks()
+        since = self.lasts("database", self.limits.heartbeat) if look.database is False else None
+        if since is not None:
+            yield Finding(
+                Kind.DATABASE_UNHEALTHY,
+                "metadata database",
+                Severity.PAGE,
+                since,
+                "Airflow's health endpoint says that the metadata database is unhealthy",
+                "the API server cannot query it",
+                "airflow db check",
+                "database-unhealthy",
+            )
+        yield from self._heartbeats()
+        yield from self._peers()
+        overdue = list(self._overdue())
+        stands = self._not_scheduling(overdue)
+        if stands is not None:
+            yield stands
+        elif _SCHEDULER not in self.lost:
+            yield from overdue
+        if stands is None and _SCHEDULER not in self.lost:
+            yield from self._waiting()
+        yield from self._never_again()
+        yield from self._deferred()
+        yield from self._parsed()
+        yield from self._needs()
+        yield from self._requeued()
+
+    def first(self, key: str) -> float:
+        """When this was seen first, in an unbroken row of looks; now, if it is new."""
+        self.marks.add(key)
+        return self.seen.first(key, self.now)
+
+    def lasts(self, key: str, limit: float) -> float | None:
+        """Since when this has been seen, if that is longer than a limit; ``None``: it is not.
+
+        Without an earlier look nobody can tell, and it counts.
+        """
+        since = self.first(key)
+        return since if self.now - since > limit or not self.seen.known else None
+
+    # --- whether there is an answer at all ---
+
+    def _silent(self) -> Finding:
+        look, key = self.snapshot, "login-refused" if self.snapshot.login_refused else "api-silent"
+        since = self.first(key)
+        # An API server that restarts is silent for a minute.
+        severity = Severity.PAGE if self.now - since > self.limits.heartbeat else Severity.UNKNOWN
+        if look.login_refused:
+            return Finding(
+                Kind.LOGIN_REFUSED,
+                look.url,
+                severity,
+                since,
+                look.silent,
+                "the token has expired, or the account may not read this",
+                "set AIRFLOW_API_TOKEN, or AIRFLOW_API_USER and AIRFLOW_API_PASSWORD, to a login that works",
+                key,
+            )
+        return Finding(
+            Kind.API_SILENT,
+            look.url,
+            severity,
+            since,
+            look.silent,
+            "the API server is down, or something between it and here is",
+            f"curl --max-time 10 {shlex.quote(look.url + '/api/v2/version')}",
+            key,
+        )
+
+    def _gaps(self) -> Iterator[Finding]:
+        for gap in self.snapshot.gaps:
+            cause = "the account may not read them" if gap.denied else "see the evidence"
+            step = (
+                "give the account the permission to read them"
+                if gap.denied
+                else "look again; if it stays, ask the API server's log"
+            )
+            yield Finding(
+                Kind.NOT_SHOWN,
+                gap.part,
+                Severity.UNKNOWN,
+                self.first(f"not-shown/{gap.part}"),
+                gap.reason,
+                cause,
+                step,
+                f"not-shown/{gap.part}",
+            )
+
+    def _clocks(self) -> Iterator[Finding]:
+        ahead = self.snapshot.clock_ahead
+        if ahead is not None and abs(ahead) > self.limits.clock:
+            word = "ahead of" if ahead > 0 else "behind"
+            yield Finding(
+                Kind.CLOCK_SKEW,
+                self.snapshot.url,
+                Severity.TICKET,
+                self.first("clock-skew"),
+                f"the clock of Airflow's API server is {abs(ahead):.0f} s {word} that of this machine",
+                "one of the two machines does not follow a time server",
+                "timedatectl, on both machines",
+                "clock-skew",
+            )
+        versions = self.seen.versions(self.snapshot.version, self.now)
+        if len(versions) > 1:
+            yield Finding(
+                Kind.VERSION_SKEW,
+                self.snapshot.url,
+                Severity.TICKET,
+                self.first("version-skew"),
+                f"API servers have answered in turns with versions {' and '.join(sorted(versions))}",
+                "API servers of different versions share one address",
+                "airflow version, on each API server",
+                "version-skew",
+            )
+
+    # --- components ---
+
+    def _lost_components(self) -> Iterator[tuple[str, float | None, str]]:
+        """Kinds of component without a fresh heartbeat: kind, latest heartbeat, evidence."""
+        for each in self.snapshot.overall or ():
+            title = _TITLES[each.kind]
+            if each.heartbeat is None:
+                if each.kind != _TRIGGERER:
+                    yield each.kind, None, f"Airflow has never seen a heartbeat of a {title}"
+                continue
+            age = self.now - each.heartbeat - self._ahead()
+            if age > self.limits.heartbeat:
+                yield each.kind, each.heartbeat, f"the latest heartbeat of a {title} is {span(age)} old"
+
+    def _ahead(self) -> float:
+        """By how much the clock of Airflow is behind ours, where that is enough to matter."""
+        ahead = self.snapshot.clock_ahead or 0.0
+        return -ahead if abs(ahead) > self.limits.clock else 0.0
+
+    def _heartbeats(self) -> Iterator[Finding]:
+        for kind, heartbeat, evidence in self._lost_components():
+            title = _TITLES[kind]
+            effect = {
+                _SCHEDULER: "no run is created and no task instance starts",
+                _TRIGGERER: "what is deferred waits for ever",
+                _PROCESSOR: "changes of DAG files are not seen",
+            }[kind]
+            yield Finding(
+                Kind.HEARTBEAT_LOST,
+                title,
+                Severity.PAGE,
+                self.first(f"heartbeat-lost/{kind}") if heartbeat is None else heartbeat,
+                f"{evidence}: {effect}",
+                f"every {title} is down, stands still, or cannot reach the database",
+                f"restart it: {_COMMANDS[kind]}",
+                f"heartbeat-lost/{kind}",
+            )
+
+    def _peers(self) -> Iterator[Finding]:
+        """One of several is gone: there are fewer than there were in the last hours."""
+        if self.snapshot.peers is None:
+            return
+        alive = self.alive()
+        for kind, title in _TITLES.items():
+            count, usual = len(alive[kind]), self.seen.usual(kind, self.now)
+            if kind in self.lost or count >= usual:
+                continue
+            since = self.first(f"peer-lost/{kind}")
+            if self.now - since <= self.limits.heartbeat:
+                continue
+            gone = [
+                f"{each.hostname} (heartbeat {moment(each.heartbeat)})"
+                for each in self.snapshot.peers
+                if each.kind == kind and each not in alive[kind] and each.heartbeat is not None
+            ]
+            yield Finding(
+                Kind.PEER_LOST,
+                title,
+                Severity.TICKET,
+                since,
+                f"{count} of {usual} {title}s are alive"
+                + (f"; silent: {', '.join(gone[:_SHOWN])}" if gone else ""),
+                f"a {title} is down; the others go on",
+                f"restart it: {_COMMANDS[kind]}",
+                f"peer-lost/{kind}",
+            )
+
+    def alive(self) -> dict[str, list[Component]]:
+        """Processes with a fresh heartbeat, by kind."""
+        found: dict[str, list[Component]] = {kind: [] for kind in _TITLES}
+        for each in self.snapshot.peers or ():
+            fresh = each.heartbeat is not None and (
+                self.now - each.heartbeat - self._ahead() <= self.limits.heartbeat
+            )
+            if fresh:
+                found[each.kind].append(each)
+        return found
+
+    # --- runs ---
+
+    def _overdue(self) -> Iterator[Finding]:
+        for dag in self.dags.values():
+            since = self._overdue_since(dag)
+            if since is None or self.now - since <= self.limits.overdue_of(dag):
+                continue
+            assert dag.next_due is not None  # noqa: S101 - else it is not overdue
+            yield Finding(
+                Kind.RUN_OVERDUE,
+                dag.dag_id,
+                Severity.PAGE,
+                since,
+                f"the run that is due since {moment(dag.next_due)} does not exist "
+                f"({span(self.now - dag.next_due)} late)",
+                "a scheduler is alive and has not created it: it may be busy, or fail at this DAG",
+                f"look at the scheduler's log, for {dag.dag_id}",
+                f"run-overdue/{dag.dag_id}",
+            )
+
+    def _overdue_since(self, dag: Dag) -> float | None:
+        """Since when a run of this DAG is due that could exist; ``None``: none is."""
+        if dag.next_due is None or dag.next_due > self.now:
+            return None
+        if self.unfinished.get(dag.dag_id, 0) >= dag.max_active_runs:
+            return None  # intended: `max_active_runs`
+        if self.snapshot.runs is None or "runs" in self.partial:
+            return None  # whether it is intended is not known; the gap is a finding of its own
+        key = f"due/{dag.dag_id}/{dag.next_due:.0f}"
+        # A DAG that was unpaused just now, or catches up, is due since long ago; then it moves on.
+        first = self.first(key)
+        return max(dag.next_due, first) if self.seen.known else dag.next_due
+
+    def _last_sign(self) -> float | None:
+        """When a scheduler was seen to do something."""
+        signs: list[float | None] = [self.seen.moved]
+        for run in self.snapshot.runs or ():
+            signs += [run.decided, run.queued, run.started]
+        signs += [each.since for each in (*(self.snapshot.waiting or ()), *(self.snapshot.running or ()))]
+        if self.seen.has_moved(self.snapshot):
+            signs.append(self.now)
+        return max((sign for sign in signs if sign is not None), default=None)
+
+    def _not_scheduling(self, overdue: Sequence[Finding]) -> Finding | None:
+        """A scheduler beats, there is work, and nothing happens."""
+        if _SCHEDULER in self.lost or self.snapshot.overall is None:
+            return None
+        last = self._last_sign()
+        idle = None if last is None else self.now - last
+        if idle is not None and idle <= self.limits.scheduling:
+            return None
+        undecided = [
+            run
+            for run in self.snapshot.runs or ()
+            if run.state == "running" and run.dag_id in self.dags and run.decided is not None
+        ]
+        if not overdue and not undecided:
+            return None
+        work = []
+        if overdue:
+            work.append(f"{counted(len(overdue), 'run')} overdue: {some(each.subject for each in overdue)}")
+        if undecided:
+            work.append(f"{counted(len(undecided), 'unfinished run')} that nobody has looked at")
+        since = max(filter(None, [last, min((each.since or self.now for each in overdue), default=None)]))
+        if self.now - since <= self.limits.scheduling:
+            return None
+        return Finding(
+            Kind.NOT_SCHEDULING,
+            "scheduler",
+            Severity.PAGE,
+            since,
+            f"a scheduler sends heartbeats, and nothing was scheduled since {moment(since)}; "
+            + "; ".join(work),
+            "its loop stands still, or it is told not to schedule ([scheduler] use_job_schedule)",
+            "restart it: airflow scheduler; before that, airflow config get-value scheduler use_job_schedule",
+            "not-scheduling",
+        )
+
+    def _never_again(self) -> Iterator[Finding]:
+        """Without a next start, and without a reason for it."""
+        for dag in self.dags.values():
+            if not dag.scheduled or dag.next_due is not None or self.unfinished.get(dag.dag_id):
+                continue
+            if self.snapshot.runs is None or "runs" in self.partial:
+                continue
+            # Right after a run has ended, and after a file was read the first time, it has none for a moment.
+            since = self.lasts(f"never/{dag.dag_id}", self.limits.overdue_of(dag))
+            if since is None:
+                continue
+            yield Finding(
+                Kind.NEVER_RUNS_AGAIN,
+                dag.dag_id,
+                Severity.PAGE,
+                since,
+                "it has a schedule, it is not paused, no run of it is unfinished, and no next run is planned",
+                "its end_date has passed, or Airflow has lost its next run (apache/airflow#17638, #19901)",
+                f"airflow dags pause {shlex.quote(dag.dag_id)}; airflow dags unpause "
+                f"{shlex.quote(dag.dag_id)}",
+                f"never-runs-again/{dag.dag_id}",
+            )
+
+    # --- task instances ---
+
+    def _waiting(self) -> Iterator[Finding]:
+        late: dict[tuple[Why, str], list[tuple[float, Waiting]]] = defaultdict(list)
+        facts = self._facts()
+        for each in self.snapshot.waiting or ():
+            first = self.first(f"waiting/{each.key}")
+            since = first if each.since is None else min(first, each.since)
+            if self.now - since > self.limits.waiting_of(each.dag_id, self.dags.get(each.dag_id)):
+                why, subject = why_waiting(each, facts)
+                late[why, subject].append((since, each))
+        for (why, subject), found in late.items():
+            found.sort(key=lambda pair: (pair[0], pair[1].key))
+            yield self._late(why, subject, found, facts)
+
+    def _late(
+        self, why: Why, subject: str, found: Sequence[tuple[float, Waiting]], facts: WaitingFacts
+    ) -> Finding:
+        since, oldest = found[0]
+        count = counted(len(found), "task instance")
+        cause, step = explain(why, subject, oldest, facts)
+        return Finding(
+            Kind.WAITING,
+            subject,
+            Severity.PAGE,
+            since,
+            f"{count} {'has' if len(found) == 1 else 'have'} waited too long, the oldest for "
+            f"{span(self.now - since)} ({oldest.state}): {some(each.name for _, each in found)}",
+            cause,
+            step,
+            f"waiting/{why.value}/{subject}",
+        )
+
+    def _facts(self) -> WaitingFacts:
+        look = self.snapshot
+        complete = "task instances" not in self.partial and "running task instances" not in self.partial
+        return WaitingFacts(
+            url=look.url,
+            on_3=look.on_3,
+            dags=None if look.dags is None or "dags" in self.partial else self.dags,
+            pools=None
+            if look.pools is None or "pools" in self.partial
+            else {pool.name: pool for pool in look.pools},
+            unfinished=None
+            if look.runs is None or "runs" in self.partial
+            else {(run.dag_id, run.run_id) for run in look.runs},
+            waiting=tuple(look.waiting or ()),
+            running=tuple(look.running) if look.running is not None and complete else None,
+            executors=tuple(sorted({each.executor for each in look.peers or () if each.executor})),
+        )
+
+    def _deferred(self) -> Iterator[Finding]:
+        deferred = self.snapshot.deferred or ()
+        overall = {each.kind: each for each in self.snapshot.overall or ()}
+        if not deferred or _TRIGGERER in self.lost:
+            return
+        if (about := overall.get(_TRIGGERER)) is not None and about.heartbeat is None:
+            oldest = min(each.since or self.now for each in deferred)
+            yield Finding(
+                Kind.NO_TRIGGERER,
+                "triggerer",
+                Severity.PAGE,
+                oldest,
+                f"{counted(len(deferred), 'task instance')} deferred, and no triggerer has ever run: "
+                f"{some(each.name for each in deferred)}",
+                "no triggerer was started",
+                "airflow triggerer",
+                "no-triggerer",
+            )
+            return
+        yield from self._unattended(deferred)
+        limit = self.limits.deferred
+        late = [each for each in deferred if limit and each.since and self.now - each.since > limit]
+        if late:
+            yield Finding(
+                Kind.DEFERRED_TOO_LONG,
+                "triggerer",
+                Severity.TICKET,
+                min(each.since or self.now for each in late),
+                f"{counted(len(late), 'task instance')} deferred for more than {span(limit)}: "
+                f"{some(each.name for each in late)}",
+                "what they wait for does not come, or their triggers do not notice it",
+                "airflow-resilient explain DAG RUN TASK, for each of them that is a remote job",
+                "deferred-too-long",
+            )
+
+    def _unattended(self, deferred: Sequence[Waiting]) -> Iterator[Finding]:
+        """Deferred, and with no living triggerer for so long that one should have it."""
+        if self.snapshot.peers is None:
+            return
+        alive = {each.id for each in self.alive()[_TRIGGERER]}
+        late = []
+        for each in deferred:
+            if each.triggerer in alive:
+                continue
+            since = self.lasts(f"unattended/{each.key}", self.limits.triggerer)
+            if since is not None:
+                late.append((since, each))
+        if late:
+            yield Finding(
+                Kind.NO_TRIGGERER,
+                "triggerer",
+                Severity.PAGE,
+                min(since for since, _ in late),
+                f"{counted(len(late), 'task instance')} deferred, and no living triggerer has taken "
+                f"{'it' if len(late) == 1 else 'them'}: {some(each.name for _, each in late)}",
+                "the living triggerers are full ([triggerer] capacity), or do not take over from a dead one",
+                "start one more: airflow triggerer",
+                "unattended",
+            )
+
+    # --- DAG files ---
+
+    def _parsed(self) -> Iterator[Finding]:
+        look = self.snapshot
+        if look.dags is None:
+            return
+        parsed = [dag.parsed for dag in look.dags if dag.parsed is not None]
+        age = self.now - max(parsed, default=self.now)
+        if age > self.limits.parsed and _PROCESSOR not in self.lost and _SCHEDULER not in self.lost:
+            yield Finding(
+                Kind.NOT_PARSED,
+                "DAG files",
+                Severity.PAGE,
+                max(parsed),
+                f"no DAG file was read for {span(age)}",
+                "the DAG processor stands still, or a file keeps it busy",
+                "airflow dags list-import-errors; then restart it: "
+                + (_COMMANDS[_PROCESSOR] if look.on_3 else "airflow scheduler, or airflow dag-processor"),
+                "not-parsed",
+            )
+        gone = self.seen.vanished(look, self.now)
+        many = len(gone) > self.limits.vanished * self.seen.dag_count
+        since = self.first("dags-vanished") if many and "dags" not in self.partial else self.now
+        if self.now - since > self.limits.heartbeat:  # a deploy may replace the folder
+            yield Finding(
+                Kind.DAGS_VANISHED,
+                "DAG files",
+                Severity.PAGE,
+                since,
+                f"{len(gone)} of {self.seen.dag_count} DAGs that were active are not: {some(sorted(gone))}",
+                "their files are gone or cannot be read, or somebody has paused them",
+                "airflow dags list; then look at the folder of DAG files of the DAG processor",
+                "dags-vanished",
+            )
+        for problem in look.import_errors or ():
+            yield Finding(
+                Kind.IMPORT_ERROR,
+                problem.file,
+                Severity.TICKET,
+                problem.since,
+                problem.error or "the file cannot be imported",
+                "the file, or what it imports, is broken; its DAGs keep their last state, or vanish",
+                "airflow dags list-import-errors",
+                f"import-error/{problem.file}",
+            )
+        for dag in look.dags:
+            for tag in dag.needs.wrong:
+                yield Finding(
+                    Kind.NEED_UNREADABLE,
+                    dag.dag_id,
+                    Severity.UNKNOWN,
+                    self.first(f"need-unreadable/{dag.dag_id}/{tag}"),
+                    f"the tag {tag!r} cannot be read, so what the DAG needs is not known",
+                    "it was written by hand, or by another version",
+                    "make it with need_by, start_within or wait_at_most of airflow_resilient",
+                    f"need-unreadable/{dag.dag_id}/{tag}",
+                )
+
+    # --- what DAGs need ---
+
+    def _needs(self) -> Iterator[Finding]:
+        look = self.snapshot
+        if look.needed is None or look.runs is None:
+            return
+        runs: dict[str, dict[str, Run]] = defaultdict(dict)
+        for run in (*look.needed, *look.runs):
+            if run.scheduled:
+                runs[run.dag_id][run.run_id] = run
+        for dag in self.dags.values():
+            for need in dag.needs.by:
+                before, deadline, _ = need.deadlines(self.now)
+                evidence = missed(dag, runs[dag.dag_id].values(), before, deadline)
+                if evidence:
+                    yield Finding(
+                        Kind.NEED_BY_MISSED,
+                        dag.dag_id,
+                        Severity.PAGE,
+                        deadline,
+                        f"it was needed by {need} ({moment(deadline)}): {evidence}",
+                        "see the other findings, and the runs of the DAG",
+                        f"look at the runs of {dag.dag_id} in the UI",
+                        f"need-by-missed/{dag.dag_id}/{need}",
+                    )
+
+    def _requeued(self) -> Iterator[Finding]:
+        events = self.snapshot.requeues or ()
+        counts = Counter(each.name for each in events)
+        gave_up = {each.name for each in events if each.gave_up}
+        for name, count in sorted(counts.items()):
+            if name not in gave_up and count <= self.limits.requeues:
+                continue
+            mine = [each.when for each in events if each.name == name]
+            yield Finding(
+                Kind.REQUEUED,
+                name,
+                Severity.TICKET,
+                min(mine),
+                f"Airflow has put it back from queued {count} times within an hour"
+                + (", and has failed it" if name in gave_up else ""),
+                "the executor takes it, and no worker starts it",
+                "look at the log of the executor's workers, for this task",
+                f"requeued/{name}",
+            )
+
+
+def missed(dag: Dag, runs: Iterable[Run], before: float, deadline: float) -> str:
+    """Why what a DAG needed by `deadline` is not there; empty: it is, or nothing was due.
+
+    :param runs: its scheduled runs, of the time since `before`.
+    :param before: the deadline before: what was due before it counts for that one.
+    """
+    runs = list(runs)
+    due = [run for run in runs if run.due is not None and before <= run.due < deadline]
+    if dag.next_due is not None and dag.next_due < deadline:
+        return f"the run that is due since {moment(dag.next_due)} was never created"
+    if dag.next_due is None and dag.scheduled:  # up to 3.1, while its runs are at max_active_runs
+        older = [run for run in runs if run.state == "running" and (run.due or deadline) < before]
+        if older:
+            return f"run {older[0].run_id}, which was due before, still runs, and the next one waits for it"
+    bad = sorted((run for run in due if run.state != "success"), key=lambda run: run.due or 0.0)
+    if not bad:
+        return ""
+    return f"run {bad[-1].run_id} is {bad[-1].state}"

@@ -1,0 +1,200 @@
+"""Why a task instance waits, and what to do then. Pure functions."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from .report import counted, some
+
+if TYPE_CHECKING:
+    from .snapshot import Dag, Pool, Waiting
+
+
+class Why(Enum):
+    """Why a task instance waits."""
+
+    GHOSTS = "ghosts"
+    """The pool is full of task instances whose runs have ended."""
+    RUN_ENDED = "run-ended"
+    """It is one of them."""
+    DAG_PAUSED = "dag-paused"
+    POOL_MISSING = "pool-missing"
+    POOL_NEGATIVE = "pool-negative"
+    POOL_TOO_SMALL = "pool-too-small"
+    POOL_OVERCOMMITTED = "pool-overcommitted"
+    POOL_FULL = "pool-full"
+    MAX_ACTIVE_TASKS = "max-active-tasks"
+    NO_WORKER = "no-worker"
+    NOT_STARTED = "not-started"
+    """It is queued, others of its queue start, and nothing takes it back from the executor."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class WaitingFacts:
+    """What tells why a task instance waits; ``None``: it is not known.
+
+    :param url: of the Airflow.
+    :param on_3: it is Airflow 3: ``max_active_tasks`` counts in each run, not in all runs of a DAG.
+    :param dags: the DAGs that are not paused, by id.
+    :param pools: by name.
+    :param unfinished: the runs that have not ended: DAG and run.
+    :param waiting: every task instance that is scheduled or queued.
+    :param running: every task instance that runs.
+    :param executors: classes of executors.
+    """
+
+    url: str = ""
+    on_3: bool = True
+    dags: Mapping[str, Dag] | None = None
+    pools: Mapping[str, Pool] | None = None
+    unfinished: set[tuple[str, str]] | None = None
+    waiting: tuple[Waiting, ...] = ()
+    running: tuple[Waiting, ...] | None = None
+    executors: tuple[str, ...] = ()
+
+    def ended(self, each: Waiting) -> bool:
+        """Whether its run has ended."""
+        return self.unfinished is not None and (each.dag_id, each.run_id) not in self.unfinished
+
+    def ghosts(self, pool: str) -> list[Waiting]:
+        """Queued task instances of ended runs, which occupy slots of a pool."""
+        return [
+            each for each in self.waiting if each.pool == pool and each.state == "queued" and self.ended(each)
+        ]
+
+    def active(self, each: Waiting) -> int | None:
+        """How many task instances count for ``max_active_tasks`` of its DAG."""
+        if self.running is None:
+            return None
+        queued = [other for other in self.waiting if other.state == "queued"]
+        return sum(
+            other.dag_id == each.dag_id and (not self.on_3 or other.run_id == each.run_id)
+            for other in (*queued, *self.running)
+        )
+
+
+def why_waiting(each: Waiting, facts: WaitingFacts) -> tuple[Why, str]:
+    """Why a task instance waits, and what it is about: a pool, a DAG, a queue."""
+    if facts.ended(each):
+        return Why.RUN_ENDED, each.pool
+    if facts.dags is not None and each.dag_id not in facts.dags:
+        return Why.DAG_PAUSED, each.dag_id
+    if each.state == "scheduled" and facts.pools is not None:
+        why = _why_pool(each, facts.pools.get(each.pool), facts)
+        if why is not None:
+            return why, each.pool
+    dag = facts.dags.get(each.dag_id) if facts.dags is not None else None
+    if each.state == "scheduled":
+        active = facts.active(each)
+        if dag is not None and active is not None and active >= dag.max_active_tasks:
+            return Why.MAX_ACTIVE_TASKS, each.dag_id
+        return Why.UNKNOWN, each.dag_id
+    if facts.running is not None and any("Celery" in name for name in facts.executors):
+        served = {other.queue for other in facts.running}
+        if each.queue not in served:
+            return Why.NO_WORKER, each.queue
+    return Why.NOT_STARTED, each.queue
+
+
+def _why_pool(each: Waiting, pool: Pool | None, facts: WaitingFacts) -> Why | None:
+    """Why its pool does not let it start; ``None``: it does."""
+    if pool is None:
+        return Why.POOL_MISSING
+    if pool.total < -1:
+        return Why.POOL_NEGATIVE
+    if pool.total != -1 and each.slots > pool.total:
+        return Why.POOL_TOO_SMALL
+    if pool.open >= each.slots:
+        return None
+    if facts.ghosts(each.pool):
+        return Why.GHOSTS
+    return Why.POOL_OVERCOMMITTED if pool.occupied > pool.total else Why.POOL_FULL
+
+
+def explain(why: Why, subject: str, oldest: Waiting, facts: WaitingFacts) -> tuple[str, str]:
+    """The cause as a sentence, and the next step: where possible a command.
+
+    :param subject: what `why_waiting` has named.
+    :param oldest: the task instance that has waited longest for this cause.
+    """
+    pool = (facts.pools or {}).get(oldest.pool)
+    used = f"{pool.occupied} of {pool.total} slots are in use" if pool is not None else ""
+    ghosts = facts.ghosts(subject)
+    causes = {
+        Why.RUN_ENDED: f"its run has ended, and it still occupies slots of the pool {subject!r}",
+        Why.GHOSTS: f"the pool {subject!r} is full ({used}): {counted(len(ghosts), 'queued task instance')} "
+        f"of runs that have ended occupy it: {some(each.name for each in ghosts)}",
+        Why.DAG_PAUSED: "the DAG is paused, or deleted: its unfinished runs stand still",
+        Why.POOL_MISSING: f"there is no pool {subject!r} (apache/airflow#63551)",
+        Why.POOL_NEGATIVE: f"the pool {subject!r} has a negative number of slots",
+        Why.POOL_TOO_SMALL: f"it needs {oldest.slots} slots, more than the pool {subject!r} has",
+        Why.POOL_OVERCOMMITTED: f"the pool {subject!r} was made smaller, or counts what is deferred: {used}",
+        Why.POOL_FULL: f"the pool {subject!r} is full: {used}",
+        Why.MAX_ACTIVE_TASKS: f"{subject!r} has as many active task instances as max_active_tasks allows",
+        Why.NO_WORKER: f"nothing of the queue {subject!r} runs: probably no worker listens on it",
+        Why.NOT_STARTED: "it has its slot, and the executor does not start it; Airflow takes it back after "
+        "[scheduler] task_queued_timeout, but not from every executor (LocalExecutor, up to 3.3)",
+        Why.UNKNOWN: "not known: the pool has free slots, and the DAG may run more task instances; perhaps "
+        "the executor is full ([core] parallelism)",
+    }
+    return causes[why], _next_step(why, subject, oldest, ghosts, facts)
+
+
+def _next_step(
+    why: Why, subject: str, oldest: Waiting, ghosts: Sequence[Waiting], facts: WaitingFacts
+) -> str:
+    name = shlex.quote(subject)
+    more_slots = f"airflow pools set {name} 128 ''"
+    clear = clear_command(oldest, facts)
+    steps = {
+        Why.RUN_ENDED: mark_failed_command(oldest, facts),
+        Why.GHOSTS: mark_failed_command((*ghosts, oldest)[0], facts),
+        Why.DAG_PAUSED: f"airflow dags unpause {name}",
+        Why.POOL_MISSING: more_slots,
+        Why.POOL_NEGATIVE: more_slots,
+        Why.POOL_TOO_SMALL: f"airflow pools set {name} {oldest.slots} ''; or lower pool_slots of the task",
+        Why.POOL_OVERCOMMITTED: f"wait, or give it more slots: airflow pools set {name} SLOTS ''",
+        Why.POOL_FULL: f"wait, or give it more slots: airflow pools set {name} SLOTS ''",
+        Why.MAX_ACTIVE_TASKS: "wait, or raise max_active_tasks of the DAG",
+        Why.NO_WORKER: f"airflow celery worker --queues {name}",
+        Why.NOT_STARTED: f"{clear}; if that does not help, restart the scheduler, too (apache/airflow#28206)",
+        Why.UNKNOWN: "look at the scheduler's log, for the task",
+    }
+    return steps[why]
+
+
+def clear_command(each: Waiting, facts: WaitingFacts) -> str:
+    """What clears this task instance, and no other: ``airflow tasks clear`` would clear it in all runs."""
+    task: Any = each.task_id if each.map_index < 0 else [each.task_id, each.map_index]
+    body = {"dry_run": False, "only_failed": False, "task_ids": [task], "dag_run_id": each.run_id}
+    return _curl("POST", f"/dags/{quote(each.dag_id, safe='')}/clearTaskInstances", body, facts)
+
+
+def mark_failed_command(each: Waiting, facts: WaitingFacts) -> str:
+    """What marks this task instance as failed, and no other."""
+    parts = ["dags", each.dag_id, "dagRuns", each.run_id, "taskInstances", each.task_id]
+    parts += [] if each.map_index < 0 else [str(each.map_index)]
+    path = "".join(f"/{quote(part, safe='')}" for part in parts)
+    return _curl(
+        "PATCH",
+        path,
+        {"dry_run": False, "new_state": "failed"} if not facts.on_3 else {"new_state": "failed"},
+        facts,
+    )
+
+
+def _curl(method: str, path: str, body: Mapping[str, Any], facts: WaitingFacts) -> str:
+    url = f"{facts.url}/api/{'v2' if facts.on_3 else 'v1'}{path}"
+    login = '"Authorization: Bearer $AIRFLOW_API_TOKEN"' if facts.on_3 else ""
+    who = f"-H {login}" if login else '-u "$AIRFLOW_API_USER:$AIRFLOW_API_PASSWORD"'
+    return (
+        f"curl -X {method} {who} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))} "
+        f"{shlex.quote(url)}"
+    )

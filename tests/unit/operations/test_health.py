@@ -1,0 +1,561 @@
+"""What is wrong with an Airflow, why, and what to do: one row for each situation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timezone
+
+import pytest
+
+from airflow_resilient.core.needs import read_needs
+from airflow_resilient.operations.first_seen import FirstSeen
+from airflow_resilient.operations.health import Kind, Severity, diagnose
+from airflow_resilient.operations.limits import DagLimits, Limits
+from airflow_resilient.operations.snapshot import (
+    Component,
+    Dag,
+    Gap,
+    ImportProblem,
+    Pool,
+    Requeue,
+    Run,
+    Snapshot,
+    Waiting,
+)
+
+NOW = datetime(2026, 11, 2, 12, 30, tzinfo=timezone.utc).timestamp()
+HOUR = 3600.0
+EARLIER = FirstSeen("http://airflow", NOW - 30)
+
+OVERALL = tuple(Component(kind, NOW - 3) for kind in ("scheduler", "triggerer", "dag_processor"))
+PEERS = tuple(
+    Component(each.kind, NOW - 3, f"{each.kind}-1", number, "LocalExecutor" if number == 1 else "")
+    for number, each in enumerate(OVERALL, 1)
+)
+HOURLY = Dag("hourly", NOW + 1800, NOW - 20)
+POOL = Pool("default_pool", 128)
+RUN = Run("hourly", "run-1", "running", NOW - 1800, NOW - 1799, NOW - 1798, NOW - 2)
+WELL = Snapshot(
+    "http://airflow",
+    NOW,
+    version="3.3.2",
+    clock_ahead=0.0,
+    database=True,
+    overall=OVERALL,
+    peers=PEERS,
+    pools=(POOL,),
+    waiting=(),
+    running=(),
+    deferred=(),
+    runs=(RUN,),
+    dags=(HOURLY,),
+    import_errors=(),
+    requeues=(),
+    needed=(),
+)
+ON_2 = {"version": "2.11.2", "peers": None}
+
+
+def found(snapshot, seen=EARLIER, limits=None):
+    return diagnose(snapshot, seen, limits or Limits(), NOW)[0]
+
+
+def look(**changed):
+    return replace(WELL, **changed)
+
+
+def without(kind, heartbeat=None):
+    """Its heartbeat is so old, or there never was one."""
+    return tuple(replace(each, heartbeat=heartbeat) if each.kind == kind else each for each in OVERALL)
+
+
+def task(task_id="load", *, state="scheduled", since=NOW - HOUR, **more):
+    return Waiting("hourly", "run-1", task_id, state=state, since=since, **more)
+
+
+def shown(findings):
+    return [(each.kind.value, each.subject, each.severity.value) for each in findings]
+
+
+IDLE = Run("hourly", "run-1", "running", NOW - 2 * HOUR, NOW - 2 * HOUR, NOW - 2 * HOUR, NOW - 600)
+OVERDUE = replace(HOURLY, next_due=NOW - 600)
+OTHER = Dag("other", NOW + 60, NOW - 20)
+
+
+def remembered(*marks, since=NOW - HOUR, **more):
+    """An earlier look that has seen this already."""
+    return replace(EARLIER, marks=dict.fromkeys(marks, since), **more)
+
+
+DUE = f"due/hourly/{NOW - 600:.0f}"
+ROWS = [
+    pytest.param(WELL, EARLIER, [], id="a-healthy-airflow-has-no-findings"),
+    pytest.param(WELL, FirstSeen(), [], id="nor-has-it-at-the-first-look"),
+    pytest.param(look(**ON_2, overall=OVERALL[:2]), EARLIER, [], id="nor-has-2.11-without-a-dag-processor"),
+    pytest.param(
+        look(dags=(), runs=(), overall=OVERALL), EARLIER, [], id="nothing-is-expected-of-an-empty-airflow"
+    ),
+    # --- no answer
+    pytest.param(
+        Snapshot("http://airflow", NOW, silent="it does not respond"),
+        EARLIER,
+        [("api-silent", "http://airflow", "unknown")],
+        id="an-api-server-that-restarts-is-unknown",
+    ),
+    pytest.param(
+        Snapshot("http://airflow", NOW, silent="it does not respond"),
+        remembered("api-silent"),
+        [("api-silent", "http://airflow", "page")],
+        id="one-that-stays-silent-is-a-page",
+    ),
+    pytest.param(
+        Snapshot("http://airflow", NOW, silent="401", login_refused=True),
+        remembered("login-refused"),
+        [("login-refused", "http://airflow", "page")],
+        id="an-expired-token-is-not-a-silent-airflow",
+    ),
+    pytest.param(
+        look(pools=None, gaps=(Gap("pools", "403", denied=True),)),
+        EARLIER,
+        [("not-shown", "pools", "unknown")],
+        id="what-may-not-be-read-is-unknown",
+    ),
+    pytest.param(
+        look(overall=None, runs=None, dags=(OVERDUE,), gaps=(Gap("health", "500"), Gap("runs", "500"))),
+        remembered(DUE),
+        [("not-shown", "health", "unknown"), ("not-shown", "runs", "unknown")],
+        id="without-runs-nobody-knows-whether-a-run-is-overdue",
+    ),
+    # --- components
+    pytest.param(
+        look(overall=without("scheduler", NOW - 300), dags=(OVERDUE,), waiting=(task(),)),
+        remembered(DUE),
+        [("heartbeat-lost", "scheduler", "page")],
+        id="a-lost-scheduler-explains-what-is-overdue-and-what-waits",
+    ),
+    pytest.param(
+        look(overall=without("scheduler", NOW - 100)),
+        EARLIER,
+        [],
+        id="a-scheduler-that-restarts-is-no-finding",
+    ),
+    pytest.param(
+        look(overall=without("scheduler")),
+        EARLIER,
+        [("heartbeat-lost", "scheduler", "page")],
+        id="a-scheduler-that-was-never-seen",
+    ),
+    pytest.param(
+        look(overall=without("triggerer", NOW - 300), deferred=(task(state="deferred"),)),
+        EARLIER,
+        [("heartbeat-lost", "triggerer", "page")],
+        id="a-lost-triggerer-explains-what-is-deferred",
+    ),
+    pytest.param(
+        look(overall=without("triggerer")), EARLIER, [], id="without-deferred-tasks-no-triggerer-is-needed"
+    ),
+    pytest.param(
+        look(overall=without("triggerer"), peers=None, deferred=(task(state="deferred"),)),
+        EARLIER,
+        [("no-triggerer", "triggerer", "page")],
+        id="deferred-and-there-never-was-a-triggerer",
+    ),
+    pytest.param(
+        look(overall=without("dag_processor", NOW - 300), dags=(replace(HOURLY, parsed=NOW - HOUR),)),
+        EARLIER,
+        [("heartbeat-lost", "DAG processor", "page")],
+        id="a-lost-dag-processor-explains-files-that-are-not-read",
+    ),
+    pytest.param(
+        look(clock_ahead=-90.0, overall=tuple(replace(each, heartbeat=NOW - 93) for each in OVERALL)),
+        EARLIER,
+        [("clock-skew", "http://airflow", "ticket")],
+        id="a-clock-that-is-behind-makes-no-heartbeat-old",
+    ),
+    pytest.param(
+        WELL,
+        remembered("peer-lost/scheduler", alive={"scheduler": {"2": NOW - HOUR}}),
+        [("peer-lost", "scheduler", "ticket")],
+        id="one-of-two-schedulers-is-gone",
+    ),
+    pytest.param(
+        WELL,
+        replace(EARLIER, alive={"scheduler": {"2": NOW - HOUR}}),
+        [],
+        id="one-of-two-schedulers-restarts",
+    ),
+    pytest.param(
+        WELL,
+        remembered("peer-lost/scheduler", alive={"scheduler": {"2": NOW - 24 * HOUR}}),
+        [],
+        id="there-were-two-schedulers-yesterday",
+    ),
+    pytest.param(
+        WELL,
+        replace(EARLIER, answered=((NOW - 90, "3.3.2"), (NOW - 60, "3.2.2"))),
+        [("version-skew", "http://airflow", "ticket")],
+        id="two-versions-answer-in-turns",
+    ),
+    pytest.param(WELL, replace(EARLIER, answered=((NOW - 90, "3.2.2"),)), [], id="an-upgrade-is-no-skew"),
+    # --- runs
+    pytest.param(
+        look(dags=(OVERDUE, OTHER)),
+        remembered(DUE),
+        [("run-overdue", "hourly", "page")],
+        id="one-dag-is-overdue-while-others-are-scheduled",
+    ),
+    pytest.param(
+        look(dags=(OVERDUE,), runs=(IDLE,)),
+        remembered(DUE),
+        [("not-scheduling", "scheduler", "page")],
+        id="a-scheduler-beats-and-schedules-nothing",
+    ),
+    pytest.param(
+        look(runs=(IDLE,)),
+        EARLIER,
+        [("not-scheduling", "scheduler", "page")],
+        id="a-scheduler-beats-and-no-run-goes-on",
+    ),
+    pytest.param(
+        look(runs=(replace(IDLE, dag_id="paused"),)),
+        EARLIER,
+        [],
+        id="a-run-of-a-paused-dag-is-not-meant-to-go-on",
+    ),
+    pytest.param(
+        look(dags=(OVERDUE,), runs=()),
+        FirstSeen(),
+        [("not-scheduling", "scheduler", "page")],
+        id="the-first-look-takes-airflow-s-times",
+    ),
+    pytest.param(
+        look(dags=(OVERDUE, OTHER)),
+        EARLIER,
+        [],
+        id="a-dag-that-was-just-unpaused-is-due-since-long-ago",
+    ),
+    pytest.param(
+        look(dags=(OVERDUE, OTHER), runs=(RUN, replace(RUN, run_id="run-2"))),
+        remembered(DUE),
+        [("run-overdue", "hourly", "page")],
+        id="two-of-sixteen-runs-are-no-reason",
+    ),
+    pytest.param(
+        look(dags=(replace(OVERDUE, max_active_runs=1), OTHER)),
+        remembered(DUE),
+        [],
+        id="max-active-runs-is-reached-on-purpose",
+    ),
+    pytest.param(
+        look(dags=(replace(OVERDUE, needs=read_needs(["start_within=1h"])), OTHER)),
+        remembered(DUE, since=NOW - 600),
+        [],
+        id="the-dag-itself-allows-an-hour",
+    ),
+    pytest.param(
+        look(dags=(replace(HOURLY, next_due=None),), runs=()),
+        remembered("never/hourly"),
+        [("never-runs-again", "hourly", "page")],
+        id="a-dag-with-a-schedule-has-no-next-run",
+    ),
+    pytest.param(
+        look(dags=(replace(HOURLY, next_due=None),)),
+        remembered("never/hourly"),
+        [],
+        id="up-to-3.1-it-has-none-while-its-runs-are-at-the-limit",
+    ),
+    pytest.param(
+        look(dags=(replace(HOURLY, next_due=None),), runs=()), EARLIER, [], id="it-has-none-for-a-moment"
+    ),
+    pytest.param(
+        look(dags=(replace(HOURLY, next_due=None, scheduled=False),), runs=()),
+        remembered("never/hourly"),
+        [],
+        id="an-asset-or-a-person-starts-its-runs",
+    ),
+    # --- DAG files
+    pytest.param(
+        look(dags=(replace(HOURLY, parsed=NOW - HOUR),)),
+        EARLIER,
+        [("not-parsed", "DAG files", "page")],
+        id="a-dag-processor-beats-and-reads-nothing",
+    ),
+    pytest.param(
+        look(dags=(HOURLY, replace(OTHER, parsed=NOW - HOUR))), EARLIER, [], id="one-file-is-read-rarely"
+    ),
+    pytest.param(
+        WELL,
+        remembered("dags-vanished", active=dict.fromkeys("abcd", NOW - 600)),
+        [("dags-vanished", "DAG files", "page")],
+        id="the-folder-of-dag-files-was-emptied",
+    ),
+    pytest.param(
+        WELL,
+        remembered(
+            "dags-vanished", active={"a": NOW - 600, **dict.fromkeys([*"bcdefg", "hourly"], NOW - 99 * HOUR)}
+        ),
+        [],
+        id="one-dag-of-eight-was-deleted",
+    ),
+    pytest.param(
+        look(import_errors=(ImportProblem("etl.py", NOW - 60, "NameError: no"),)),
+        EARLIER,
+        [("import-error", "etl.py", "ticket")],
+        id="a-file-cannot-be-imported",
+    ),
+    # --- the rest
+    pytest.param(
+        look(database=False),
+        remembered("database"),
+        [("database-unhealthy", "metadata database", "page")],
+        id="the-database-is-unhealthy",
+    ),
+    pytest.param(
+        look(requeues=tuple(Requeue("a / b / c", NOW - each, gave_up=False) for each in range(3))),
+        EARLIER,
+        [("requeued", "a / b / c", "ticket")],
+        id="requeued-again-and-again",
+    ),
+    pytest.param(
+        look(requeues=(Requeue("a / b / c", NOW - 9, gave_up=False),)), EARLIER, [], id="requeued-once"
+    ),
+    pytest.param(
+        look(requeues=(Requeue("a / b / c", NOW - 9, gave_up=True),)),
+        EARLIER,
+        [("requeued", "a / b / c", "ticket")],
+        id="requeued-and-given-up",
+    ),
+    pytest.param(
+        look(deferred=(task(state="deferred", triggerer=2),)), EARLIER, [], id="deferred-in-good-hands"
+    ),
+    pytest.param(
+        look(deferred=(task(state="deferred", triggerer=99),)),
+        remembered("unattended/hourly/run-1/load/-1/1"),
+        [("no-triggerer", "triggerer", "page")],
+        id="deferred-on-a-triggerer-that-is-gone",
+    ),
+    pytest.param(
+        look(deferred=(task(state="deferred", triggerer=99),)), EARLIER, [], id="another-one-takes-it-over"
+    ),
+    pytest.param(
+        look(dags=(replace(HOURLY, needs=read_needs(["need_by=7 o'clock"])),)),
+        EARLIER,
+        [("need-unreadable", "hourly", "unknown")],
+        id="a-tag-that-cannot-be-read-is-unknown",
+    ),
+]
+
+
+@pytest.mark.parametrize(("snapshot", "seen", "wanted"), ROWS)
+def test_a_situation_has_these_findings_and_no_others(snapshot, seen, wanted):
+    findings = found(snapshot, seen)
+    assert shown(findings) == wanted
+    for each in findings:
+        assert all((each.evidence, each.cause, each.next_step, each.key)), each
+        assert each.since is not None
+        assert each.since <= NOW
+
+
+# --- why something waits --------------------------------------------------------------------------------
+
+FULL = Pool("default_pool", 8, occupied=8, queued=5)
+GHOST = Waiting("old", "run-9", "left", state="queued", since=NOW - 60)
+WAITING = [
+    pytest.param({"pools": (FULL,)}, {}, "pool-full", "airflow pools set", id="the-pool-is-full"),
+    pytest.param({"pools": ()}, {}, "pool-missing", "airflow pools set default_pool", id="there-is-no-pool"),
+    pytest.param(
+        {"pools": (Pool("default_pool", -5),)}, {}, "pool-negative", "airflow pools set", id="negative"
+    ),
+    pytest.param(
+        {"pools": (replace(FULL, occupied=12),)}, {}, "pool-overcommitted", "pools set", id="overcommitted"
+    ),
+    pytest.param({"pools": (Pool("default_pool", 0),)}, {}, "pool-too-small", "pools set", id="no-slots"),
+    pytest.param(
+        {"pools": (Pool("default_pool", 8),)},
+        {"slots": 9},
+        "pool-too-small",
+        "airflow pools set default_pool 9",
+        id="it-needs-more-slots-than-there-are",
+    ),
+    pytest.param(
+        {"pools": (FULL,)}, {"more": (GHOST,)}, "ghosts", "/dags/old/dagRuns/run-9/", id="full-of-ghosts"
+    ),
+    pytest.param({"runs": ()}, {"state": "queued"}, "run-ended", "curl -X PATCH", id="its-own-run-has-ended"),
+    pytest.param({"dags": (OTHER,)}, {}, "dag-paused", "airflow dags unpause hourly", id="its-dag-is-paused"),
+    pytest.param(
+        {"dags": (replace(HOURLY, max_active_tasks=1),), "running": (task("long", state="running"),)},
+        {},
+        "max-active-tasks",
+        "max_active_tasks",
+        id="as-many-task-instances-as-the-dag-may-have",
+    ),
+    pytest.param(
+        {
+            "dags": (replace(HOURLY, max_active_tasks=1),),
+            "running": (replace(task("long", state="running"), run_id="run-2"),),
+        },
+        {},
+        "unknown",
+        "log",
+        id="on-3-each-run-counts-for-itself",
+    ),
+    pytest.param(
+        {
+            **ON_2,
+            "overall": OVERALL,
+            "dags": (replace(HOURLY, max_active_tasks=1),),
+            "running": (replace(task("long", state="running"), run_id="run-2"),),
+        },
+        {},
+        "max-active-tasks",
+        "max_active_tasks",
+        id="on-2-all-runs-count-together",
+    ),
+    pytest.param(
+        {}, {"state": "queued"}, "not-started", "clearTaskInstances", id="the-executor-does-not-start-it"
+    ),
+    pytest.param(
+        {
+            "peers": (replace(PEERS[0], executor="CeleryExecutor"), *PEERS[1:]),
+            "running": (task("long", state="running"),),
+        },
+        {"state": "queued", "queue": "gpu"},
+        "no-worker",
+        "airflow celery worker --queues gpu",
+        id="no-worker-listens-on-its-queue",
+    ),
+    pytest.param({"pools": None, "gaps": (Gap("pools", "500"),)}, {}, "unknown", "log", id="no-pools-known"),
+    pytest.param({}, {}, "unknown", "log", id="nothing-explains-it"),
+]
+
+
+@pytest.mark.parametrize(("changed", "its", "why", "step"), WAITING)
+def test_what_waits_too_long_is_explained(changed, its, why, step):
+    more = its.pop("more", ()) if "more" in its else ()
+    snapshot = look(**{"waiting": (task(**its), *more), **changed})
+    (finding,) = [each for each in found(snapshot) if each.kind is Kind.WAITING]
+    assert finding.key.split("/")[1] == why
+    assert step in finding.next_step
+    assert finding.since == NOW - HOUR
+    assert "hourly / run-1 / load" in finding.evidence
+
+
+def test_many_that_wait_for_one_cause_are_one_finding():
+    waiting = tuple(task(f"load-{number}", since=NOW - HOUR + number) for number in range(50))
+    (finding,) = found(look(pools=(FULL,), waiting=waiting))
+    assert "50 task instances have waited too long" in finding.evidence
+    assert "and 47 more" in finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("minutes", "limits", "tags", "late"),
+    [
+        pytest.param(14, Limits(), [], False, id="within-the-limit"),
+        pytest.param(16, Limits(), [], True, id="beyond-it"),
+        pytest.param(16, Limits(dags={"h*": DagLimits(waiting=1200.0)}), [], False, id="the-file-allows-it"),
+        pytest.param(16, Limits(dags={"x*": DagLimits(waiting=1200.0)}), [], True, id="for-another-dag"),
+        pytest.param(16, Limits(dags={"h*": DagLimits(waiting=60.0)}), ["wait_at_most=20m"], False, id="tag"),
+        pytest.param(6, Limits(), ["wait_at_most=5m"], True, id="the-dag-itself-is-in-a-hurry"),
+    ],
+)
+def test_how_long_is_too_long_is_said_by_the_dag_then_by_the_file(minutes, limits, tags, late):
+    dag = replace(HOURLY, needs=read_needs(tags))
+    snapshot = look(dags=(dag,), pools=(FULL,), waiting=(task(since=NOW - 60 * minutes),))
+    assert bool(found(snapshot, limits=limits)) is late
+
+
+def test_a_wait_counts_from_the_first_look_although_airflow_sets_its_times_anew():
+    """Every requeue, and every restart of a scheduler, sets ``queued_when`` again."""
+    snapshot = look(pools=(FULL,), waiting=(task(state="queued", since=NOW - 20),))
+    assert found(snapshot) == []
+    mark = "waiting/hourly/run-1/load/-1/1"
+    (finding,) = found(snapshot, remembered(mark))
+    assert finding.since == NOW - HOUR
+
+
+# --- what a DAG needs -----------------------------------------------------------------------------------
+
+SEVEN = datetime(2026, 11, 2, 12, 0, tzinfo=timezone.utc).timestamp()  # 07:00 in New York
+NEEDED = replace(HOURLY, next_due=SEVEN + 22 * HOUR, needs=read_needs(["need_by=07:00 America/New_York"]))
+TODAYS = Run("hourly", "run-2", "success", SEVEN - 2 * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("dag", "runs", "evidence"),
+    [
+        pytest.param(NEEDED, [TODAYS], None, id="it-has-succeeded"),
+        pytest.param(NEEDED, [replace(TODAYS, state="failed")], "run-2 is failed", id="it-has-failed"),
+        pytest.param(NEEDED, [replace(TODAYS, state="running")], "run-2 is running", id="it-still-runs"),
+        pytest.param(NEEDED, [], None, id="nothing-was-due-today"),
+        pytest.param(
+            replace(NEEDED, next_due=SEVEN - 2 * HOUR, max_active_runs=1),
+            [replace(TODAYS, run_id="run-1", due=SEVEN - 26 * HOUR, state="running")],
+            "was never created",
+            id="it-was-never-created",
+        ),
+        pytest.param(
+            replace(NEEDED, next_due=None, max_active_runs=1),
+            [replace(TODAYS, run_id="run-1", due=SEVEN - 26 * HOUR, state="running")],
+            "run run-1, which was due before, still runs",
+            id="up-to-3.1-it-has-no-next-run-meanwhile",
+        ),
+        pytest.param(
+            NEEDED, [replace(TODAYS, state="failed", due=SEVEN - 26 * HOUR)], None, id="yesterday-has-failed"
+        ),
+        pytest.param(
+            NEEDED, [replace(TODAYS, state="running", due=SEVEN + 60)], None, id="it-is-due-after-that"
+        ),
+        pytest.param(
+            NEEDED,
+            [TODAYS, replace(TODAYS, run_id="by-hand", state="failed", scheduled=False)],
+            None,
+            id="a-run-by-hand-does-not-count",
+        ),
+    ],
+)
+def test_a_need_by_is_missed_when_what_was_due_has_not_succeeded(dag, runs, evidence):
+    own = tuple(run for run in runs if run.state == "running")
+    findings = found(look(dags=(dag,), runs=(RUN, *own), needed=tuple(runs)))
+    missed = [each for each in findings if each.kind is Kind.NEED_BY_MISSED]
+    assert bool(missed) is (evidence is not None)
+    for each in missed:
+        assert evidence in each.evidence
+        assert each.since == SEVEN
+        assert each.severity is Severity.PAGE
+
+
+# --- over several looks ---------------------------------------------------------------------------------
+
+
+def test_a_catchup_of_fifty_runs_is_no_finding():
+    """The next run is due weeks ago at each look, and each look sees another one."""
+    seen, now = EARLIER, NOW
+    for number in range(50):
+        now = NOW + 30.0 * number
+        fresh = tuple(replace(each, heartbeat=now) for each in OVERALL)
+        dag = replace(HOURLY, next_due=NOW - (50 - number) * 86_400, parsed=now)
+        snapshot = look(overall=fresh, peers=None, dags=(dag,), runs=())
+        findings, seen = diagnose(snapshot, seen, Limits(), now)
+        assert findings == []
+
+
+def test_a_finding_keeps_its_key_and_its_beginning_while_it_lasts():
+    seen, begins = FirstSeen("http://airflow", NOW - 30, active=dict.fromkeys("abcd", NOW)), set()
+    for number in range(10):
+        now = NOW + 30.0 * number
+        fresh = {"overall": tuple(replace(each, heartbeat=now) for each in OVERALL), "peers": None}
+        snapshot = look(**fresh, dags=(replace(HOURLY, parsed=now),), runs=(replace(RUN, decided=now),))
+        findings, seen = diagnose(snapshot, seen, Limits(), now)
+        begins |= {(each.key, each.since) for each in findings}
+    assert begins == {("dags-vanished", NOW)}
+
+
+def test_a_look_that_fails_does_not_make_the_watch_forget():
+    seen = remembered("waiting/hourly/run-1/load/-1/1", due={"hourly": NOW + 5})
+    silent = Snapshot("http://airflow", NOW, silent="it does not respond")
+    _, seen = diagnose(silent, seen, Limits(), NOW)
+    partial = look(waiting=None, gaps=(Gap("task instances", "500"),))
+    _, seen = diagnose(partial, seen, Limits(), NOW)
+    assert seen.marks["waiting/hourly/run-1/load/-1/1"] == NOW - HOUR
+    _, seen = diagnose(WELL, seen, Limits(), NOW)
+    assert "waiting/hourly/run-1/load/-1/1" not in seen.marks, "and what is over is forgotten"
