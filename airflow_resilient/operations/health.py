@@ -394,10 +394,6 @@ class _Look:
         """A scheduler beats, there is work, and nothing happens."""
         if _SCHEDULER in self.lost or self.snapshot.overall is None:
             return None
-        last = self._last_sign()
-        idle = None if last is None else self.now - last
-        if idle is not None and idle <= self.limits.scheduling:
-            return None
         undecided = [
             run
             for run in self.snapshot.runs or ()
@@ -410,7 +406,8 @@ class _Look:
             work.append(f"{counted(len(overdue), 'run')} overdue: {some(each.subject for each in overdue)}")
         if undecided:
             work.append(f"{counted(len(undecided), 'unfinished run')} that nobody has looked at")
-        since = max(filter(None, [last, min((each.since or self.now for each in overdue), default=None)]))
+        due = min((each.since or self.now for each in overdue), default=None)
+        since = max(filter(None, [self._last_sign(), due]))
         if self.now - since <= self.limits.scheduling:
             return None
         return Finding(
@@ -462,6 +459,38 @@ class _Look:
         for (why, subject), found in late.items():
             found.sort(key=lambda pair: (pair[0], pair[1].key))
             yield self._late(why, subject, found, facts)
+        known = {subject for why, subject in late if why is Why.DAG_PAUSED}
+        yield from self._frozen(known)
+
+    def _frozen(self, known: set[str]) -> Iterator[Finding]:
+        """Runs of DAGs that were paused in the middle: nothing of them waits in a pool, and nothing goes on.
+
+        :param known: DAGs of which something waits too long, which is a finding already.
+        """
+        look = self.snapshot
+        if None in (look.dags, look.runs, look.running, look.deferred) or self.partial:
+            return
+        active = {(each.dag_id, each.run_id) for each in (*(look.running or ()), *(look.deferred or ()))}
+        frozen: dict[str, list[tuple[float, Run]]] = defaultdict(list)
+        for run in look.runs or ():
+            limit = self.limits.waiting_of(run.dag_id, None)
+            ours = run.state == "running" and run.dag_id not in self.dags and run.dag_id not in known
+            if ours and (run.dag_id, run.run_id) not in active and run.decided is not None:
+                since = self.first(f"frozen/{run.dag_id}/{run.run_id}") if self.seen.known else run.decided
+                if self.now - max(since, run.decided) > limit:
+                    frozen[run.dag_id].append((max(since, run.decided), run))
+        for dag_id, runs in frozen.items():
+            yield Finding(
+                Kind.WAITING,
+                dag_id,
+                Severity.TICKET,
+                min(since for since, _ in runs),
+                f"{counted(len(runs), 'run')} of the DAG unfinished, and nothing of it runs: "
+                f"{some(run.run_id for _, run in runs)}",
+                "the DAG is paused, or deleted: its unfinished runs stand still",
+                f"airflow dags unpause {shlex.quote(dag_id)}",
+                f"waiting/{Why.DAG_PAUSED.value}/{dag_id}",
+            )
 
     def _late(
         self, why: Why, subject: str, found: Sequence[tuple[float, Waiting]], facts: WaitingFacts
@@ -472,7 +501,7 @@ class _Look:
         return Finding(
             Kind.WAITING,
             subject,
-            Severity.PAGE,
+            Severity.TICKET if why is Why.DAG_PAUSED else Severity.PAGE,  # somebody has paused it
             since,
             f"{count} {'has' if len(found) == 1 else 'have'} waited too long, the oldest for "
             f"{span(self.now - since)} ({oldest.state}): {some(each.name for _, each in found)}",

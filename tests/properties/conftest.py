@@ -4,4 +4,4 @@ import sys
 from pathlib import Path
 
 UNIT = Path(__file__).parent.parent / "unit"
-sys.path[:0] = [str(UNIT / "core"), str(UNIT / "watching")]
+sys.path[:0] = [str(UNIT / name) for name in ("core", "watching", "operations")]

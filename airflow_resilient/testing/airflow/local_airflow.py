@@ -43,6 +43,7 @@ import weakref
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_resilient.testing.airflow.releases import TASK, WORKER, Component, name_of, release
@@ -160,6 +161,13 @@ class TaskProcess:
                 os.kill(self.pid, signal)
                 return True
         return False
+
+
+def _variables_of(config: Mapping[tuple[str, str], object]) -> dict[str, str]:
+    """Options of ``airflow.cfg`` as environment variables."""
+    return {
+        f"AIRFLOW__{section.upper()}__{key.upper()}": str(value) for (section, key), value in config.items()
+    }
 
 
 class _PortTakenError(LocalAirflowError):
@@ -408,9 +416,13 @@ class LocalAirflow:
         process = self._processes.get(self._known(component))
         return process.pid if process and process.exit_code is None else None
 
-    def start(self, component: str, timeout: float = HANG) -> None:
+    def start(
+        self, component: str, timeout: float = HANG, *, config: Mapping[tuple[str, str], object] | None = None
+    ) -> None:
         """Start a component that was stopped or killed, and wait until it works.
 
+        :param config: options of ``airflow.cfg`` for this process alone, for example
+            ``{("scheduler", "use_job_schedule"): False}``.
         :raises LocalAirflowError: when it runs already, dies, or does not work within ``timeout`` seconds.
         """
         sign = self._components[self._known(component)].sign
@@ -420,7 +432,7 @@ class LocalAirflow:
         with_api = component == front or self.pid(front) is not None
         before = self._signs(sign) if sign and component != front and with_api else set()
         self._progress(f"starting {component}")
-        self._spawn(component)
+        self._spawn(component, config or MappingProxyType({}))
         if not with_api:
             return
         if component == front:
@@ -916,10 +928,7 @@ class LocalAirflow:
                 f"AIRFLOW_CONN_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
                 for name, value in self._connections.items()
             },
-            **{
-                f"AIRFLOW__{section.upper()}__{key.upper()}": str(value)
-                for (section, key), value in {**settings, **self._config}.items()
-            },
+            **_variables_of({**settings, **self._config}),
             **self._more_environment,
         }
 
@@ -942,12 +951,13 @@ class LocalAirflow:
             with contextlib.closing(sqlite3.connect(database)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
 
-    def _spawn(self, component: str) -> None:
+    def _spawn(self, component: str, config: Mapping[tuple[str, str], object] = MappingProxyType({})) -> None:
         command = [self.python, "-m", "airflow", *self._components[component].arguments]
         environment = dict(self._environment)
         key = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"
         if component in self._release.patient and environment.get(key) == "local_airflow_database.brief":
             environment[key] = "local_airflow_database.patient"
+        environment |= _variables_of(config)
         process = _Process(command, environment, self._log_path(component), self.home)
         self._sessions.append(process)
         self._processes[component] = process

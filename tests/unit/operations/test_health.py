@@ -147,7 +147,7 @@ ROWS = [
     ),
     pytest.param(
         look(overall=without("triggerer", NOW - 300), deferred=(task(state="deferred"),)),
-        EARLIER,
+        remembered("unattended/hourly/run-1/load/-1/1"),
         [("heartbeat-lost", "triggerer", "page")],
         id="a-lost-triggerer-explains-what-is-deferred",
     ),
@@ -167,7 +167,7 @@ ROWS = [
         id="a-lost-dag-processor-explains-files-that-are-not-read",
     ),
     pytest.param(
-        look(clock_ahead=-90.0, overall=tuple(replace(each, heartbeat=NOW - 93) for each in OVERALL)),
+        look(clock_ahead=-200.0, overall=tuple(replace(each, heartbeat=NOW - 203) for each in OVERALL)),
         EARLIER,
         [("clock-skew", "http://airflow", "ticket")],
         id="a-clock-that-is-behind-makes-no-heartbeat-old",
@@ -326,7 +326,10 @@ ROWS = [
         id="requeued-and-given-up",
     ),
     pytest.param(
-        look(deferred=(task(state="deferred", triggerer=2),)), EARLIER, [], id="deferred-in-good-hands"
+        look(deferred=(task(state="deferred", triggerer=2),)),
+        remembered("unattended/hourly/run-1/load/-1/1"),
+        [],
+        id="deferred-in-good-hands",
     ),
     pytest.param(
         look(deferred=(task(state="deferred", triggerer=99),)),
@@ -431,13 +434,50 @@ WAITING = [
 
 @pytest.mark.parametrize(("changed", "its", "why", "step"), WAITING)
 def test_what_waits_too_long_is_explained(changed, its, why, step):
-    more = its.pop("more", ()) if "more" in its else ()
-    snapshot = look(**{"waiting": (task(**its), *more), **changed})
+    own = {name: value for name, value in its.items() if name != "more"}
+    snapshot = look(**{"waiting": (task(**own), *its.get("more", ())), **changed})
     (finding,) = [each for each in found(snapshot) if each.kind is Kind.WAITING]
     assert finding.key.split("/")[1] == why
     assert step in finding.next_step
     assert finding.since == NOW - HOUR
     assert "hourly / run-1 / load" in finding.evidence
+
+
+FROZEN = replace(IDLE, dag_id="paused", decided=NOW - HOUR)
+
+
+@pytest.mark.parametrize(
+    ("changed", "seen", "ticket"),
+    [
+        pytest.param({}, remembered("frozen/paused/run-1"), True, id="paused-in-the-middle"),
+        pytest.param({}, FirstSeen(), True, id="at-the-first-look"),
+        pytest.param({}, EARLIER, False, id="paused-just-now"),
+        pytest.param(
+            {"running": (replace(task(state="running"), dag_id="paused"),)},
+            remembered("frozen/paused/run-1"),
+            False,
+            id="a-task-of-it-still-runs",
+        ),
+        pytest.param(
+            {"running": None, "gaps": (Gap("running task instances", "500"),)},
+            remembered("frozen/paused/run-1"),
+            False,
+            id="whether-one-runs-is-not-known",
+        ),
+        pytest.param(
+            {"waiting": (replace(task(), dag_id="paused"),)},
+            remembered("frozen/paused/run-1"),
+            True,
+            id="it-is-one-finding-with-what-waits",
+        ),
+    ],
+)
+def test_a_run_that_was_paused_in_the_middle_is_a_ticket(changed, seen, ticket):
+    findings = [
+        each for each in found(look(runs=(RUN, FROZEN), **changed), seen) if each.kind is Kind.WAITING
+    ]
+    assert [each.severity for each in findings] == [Severity.TICKET] * ticket
+    assert all("airflow dags unpause paused" in each.next_step for each in findings)
 
 
 def test_many_that_wait_for_one_cause_are_one_finding():

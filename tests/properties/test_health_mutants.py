@@ -1,0 +1,247 @@
+"""Every rule by which the watch judges an Airflow is missed when it is gone, by a row of its tables."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from types import ModuleType
+
+import pytest
+import test_health as tables
+
+pytestmark = pytest.mark.pure
+
+PACKAGE = "airflow_resilient.operations"
+ORDER = ("first_seen", "why_waiting", "health")
+
+MUTANTS = {
+    "a lost scheduler hides nothing": ("health", "elif _SCHEDULER not in self.lost:", "else:"),
+    "a lost scheduler does not hide what waits": (
+        "health",
+        "if stands is None and _SCHEDULER not in self.lost:",
+        "if stands is None:",
+    ),
+    "a lost triggerer does not hide what is deferred": (
+        "health",
+        "if not deferred or _TRIGGERER in self.lost:",
+        "if not deferred:",
+    ),
+    "a lost DAG processor does not hide old files": (
+        "health",
+        "and _PROCESSOR not in self.lost and _SCHEDULER not in self.lost",
+        "",
+    ),
+    "a scheduler that stands still does not hide what is overdue": (
+        "health",
+        "        elif _SCHEDULER not in self.lost:\n            yield from overdue",
+        "        yield from overdue",
+    ),
+    "gaps are not reported": ("health", "yield from self._gaps()", ""),
+    "a silent API is a page at once": (
+        "health",
+        "Severity.PAGE if self.now - since > self.limits.heartbeat else Severity.UNKNOWN",
+        "Severity.PAGE",
+    ),
+    "heartbeats are believed at any age": ("health", "if age > self.limits.heartbeat:", "if False:"),
+    "a heartbeat that never was is no loss": ("health", "if each.kind != _TRIGGERER:", "if False:"),
+    "a triggerer must have run once": ("health", "if each.kind != _TRIGGERER:", "if True:"),
+    "the clock of Airflow is taken for ours": (
+        "health",
+        "return -ahead if abs(ahead) > self.limits.clock else 0.0",
+        "return 0.0",
+    ),
+    "a peer is missed at once": (
+        "health",
+        "            if self.now - since <= self.limits.heartbeat:\n                continue\n",
+        "",
+    ),
+    "max_active_runs is no reason": (
+        "health",
+        "if self.unfinished.get(dag.dag_id, 0) >= dag.max_active_runs:",
+        "if False:",
+    ),
+    "any unfinished run is a reason": (
+        "health",
+        "if self.unfinished.get(dag.dag_id, 0) >= dag.max_active_runs:",
+        "if self.unfinished.get(dag.dag_id, 0):",
+    ),
+    "without runs nothing is intended": (
+        "health",
+        '        if self.snapshot.runs is None or "runs" in self.partial:\n            return None  #',
+        "        if False:\n            return None  #",
+    ),
+    "a run is overdue since it was due": (
+        "health",
+        "return max(dag.next_due, first) if self.seen.known else dag.next_due",
+        "return dag.next_due",
+    ),
+    "a first look knows nothing of a run that is due": (
+        "health",
+        "return max(dag.next_due, first) if self.seen.known else dag.next_due",
+        "return max(dag.next_due, first)",
+    ),
+    "a run of a paused DAG is meant to go on": (
+        "health",
+        'if run.state == "running" and run.dag_id in self.dags and run.decided is not None',
+        'if run.state == "running" and run.decided is not None',
+    ),
+    "nothing is a sign of scheduling": (
+        "health",
+        "since = max(filter(None, [self._last_sign(), due]))",
+        "since = due or 1.0",
+    ),
+    "a DAG without a schedule has a next run": (
+        "health",
+        "if not dag.scheduled or dag.next_due",
+        "if dag.next_due",
+    ),
+    "unfinished runs are no reason for no next run": (
+        "health",
+        "dag.next_due is not None or self.unfinished.get(dag.dag_id):",
+        "dag.next_due is not None:",
+    ),
+    "a wait counts from what Airflow says": (
+        "health",
+        "since = first if each.since is None else min(first, each.since)",
+        "since = each.since or first",
+    ),
+    "a paused DAG is a page": (
+        "health",
+        "Severity.TICKET if why is Why.DAG_PAUSED else Severity.PAGE,",
+        "Severity.PAGE,",
+    ),
+    "a run is frozen although a task of it runs": (
+        "health",
+        "if ours and (run.dag_id, run.run_id) not in active and",
+        "if ours and",
+    ),
+    "a run is frozen although nobody knows whether a task runs": (
+        "health",
+        "if None in (look.dags, look.runs, look.running, look.deferred) or self.partial:",
+        "if look.dags is None:",
+    ),
+    "a frozen run is told twice": ("health", "and run.dag_id not in known", ""),
+    "whoever has a trigger is in good hands": ("health", "if each.triggerer in alive:", "if each.triggerer:"),
+    "no trigger is in good hands": ("health", "if each.triggerer in alive:", "if False:"),
+    "one old file is enough": (
+        "health",
+        "age = self.now - max(parsed, default=self.now)",
+        "age = self.now - min(parsed, default=self.now)",
+    ),
+    "one DAG that is gone is enough": (
+        "health",
+        "many = len(gone) > self.limits.vanished * self.seen.dag_count",
+        "many = bool(gone)",
+    ),
+    "what is needed counts although it is due after that": (
+        "health",
+        "before <= run.due < deadline",
+        "before <= run.due",
+    ),
+    "yesterday's runs are needed today": ("health", "before <= run.due < deadline", "run.due < deadline"),
+    "a run that was never created is not missed": (
+        "health",
+        "if dag.next_due is not None and dag.next_due < deadline:",
+        "if False:",
+    ),
+    "a run by hand is needed": ("health", "            if run.scheduled:\n", "            if True:\n"),
+    "one requeue is enough": ("health", "count <= self.limits.requeues:", "count <= 0:"),
+    "what was given up must have been requeued often": ("health", "name not in gave_up and count", "count"),
+    "an ended run is not noticed": ("why_waiting", "    if facts.ended(each):\n", "    if False:\n"),
+    "a paused DAG is not noticed": ("why_waiting", "each.dag_id not in facts.dags:", "False:"),
+    "a missing pool is not noticed": (
+        "why_waiting",
+        "    if pool is None:\n        return Why.POOL_MISSING\n",
+        "    if pool is None:\n        return None\n",
+    ),
+    "a pool may be negative": ("why_waiting", "if pool.total < -1:", "if False:"),
+    "a pool is large enough": ("why_waiting", "each.slots > pool.total:", "False:"),
+    "ghosts are not seen": ("why_waiting", "if facts.ghosts(each.pool):", "if False:"),
+    "an overcommitted pool is full": ("why_waiting", "pool.occupied > pool.total else", "False else"),
+    "all runs count together on 3": ("why_waiting", "(not self.on_3 or other.run_id == each.run_id)", "True"),
+    "each run counts for itself on 2": (
+        "why_waiting",
+        "(not self.on_3 or other.run_id == each.run_id)",
+        "other.run_id == each.run_id",
+    ),
+    "a queue without workers is not noticed": ("why_waiting", "if each.queue not in served:", "if False:"),
+    "the memory forgets what it could not see": (
+        "first_seen",
+        "        if snapshot.gaps:\n            seen = {**self.marks, **seen}\n",
+        "",
+    ),
+    "the memory forgets when nobody answers": (
+        "first_seen",
+        "marks={**self.marks, **seen})",
+        "marks=seen)",
+    ),
+    "the memory keeps what is over": ("first_seen", "        if snapshot.gaps:\n", "        if True:\n"),
+    "an upgrade is a skew": (
+        "first_seen",
+        "return set(turns) if len(turns) > len(set(turns)) else set(turns[-1:])",
+        "return set(turns)",
+    ),
+    "versions in turns are no skew": (
+        "first_seen",
+        "return set(turns) if len(turns) > len(set(turns)) else set(turns[-1:])",
+        "return set(turns[-1:])",
+    ),
+    "yesterday's peers are usual": (
+        "first_seen",
+        "if now - when < USUAL_SECONDS), default=0)",
+        "), default=0)",
+    ),
+}
+
+
+def mutated(module: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    """These modules, with one rule changed, executed anew in their order."""
+    found = {}
+    for name in ORDER:
+        real = importlib.import_module(f"{PACKAGE}.{name}")
+        source = inspect.getsource(real)
+        if name == module:
+            assert source.count(old) == 1, f"this stands {source.count(old)} times in {name}.py: {old}"
+            source = source.replace(old, new)
+        made = ModuleType(real.__name__)
+        made.__package__ = PACKAGE
+        monkeypatch.setitem(sys.modules, real.__name__, made)
+        exec(compile(source, f"{name}.py", "exec"), made.__dict__)
+        found[name] = made
+    return found
+
+
+def first_failure(core: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """The first test of the tables that fails with these modules."""
+    own = core["first_seen"].FirstSeen
+
+    def diagnose(snapshot, seen, limits, now):
+        findings, after = core["health"].diagnose(snapshot, own(**vars(seen)), limits, now)
+        return findings, tables.FirstSeen(**vars(after))
+
+    monkeypatch.setattr(tables, "diagnose", diagnose)
+    monkeypatch.setattr(tables, "Kind", core["health"].Kind)
+    monkeypatch.setattr(tables, "Severity", core["health"].Severity)
+    for name, test in inspect.getmembers(tables, inspect.isfunction):
+        if not name.startswith("test_"):
+            continue
+        rows = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
+        for values in rows[0].args[1] if rows else [None]:
+            arguments = () if values is None else getattr(values, "values", values)
+            try:
+                test(*arguments)
+            except (AssertionError, KeyError, ValueError, TypeError, IndexError):
+                return f"{name}[{getattr(values, 'id', '')}]"
+    return None
+
+
+def test_the_tables_hold_for_the_rules_as_they_are(monkeypatch):
+    core = mutated("health", "def diagnose(", "def diagnose(", monkeypatch)
+    assert first_failure(core, monkeypatch) is None
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_rule_that_is_gone_is_missed_by_a_row(name, monkeypatch):
+    core = mutated(*MUTANTS[name], monkeypatch)
+    assert first_failure(core, monkeypatch) is not None

@@ -1,0 +1,310 @@
+"""A real Airflow that is broken on purpose, one fault after the other, and what a look from outside says.
+
+Per fault: the findings that are wanted, and no others; after the next step was done, none. Limits are seconds
+here instead of minutes.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command_line import run
+
+from airflow_resilient.compat import airflow_version
+from airflow_resilient.operations.airflow_api import AirflowApi
+from airflow_resilient.operations.check import examine
+from airflow_resilient.operations.limits import Limits
+from airflow_resilient.testing.airflow.local_airflow import HANG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_resilient.operations.health import Finding
+    from airflow_resilient.testing.airflow.local_airflow import LocalAirflow
+
+ON_3 = airflow_version() >= (3, 0)
+LIMITS = Limits(
+    heartbeat=20.0, scheduling=20.0, overdue=20.0, waiting=10.0, triggerer=20.0, parsed=600.0, clock=30.0
+)
+DAGS = Path(__file__).parent.parent / "dags_watched"
+
+
+def name_of(finding: Finding) -> str:
+    """Kind and subject; for what waits, its cause; nothing more where the subject is a path or a URL."""
+    kind = finding.kind.value
+    if kind == "waiting":
+        return f"{kind}/{finding.key.split('/')[1]}"
+    return kind if kind in ("import-error", "api-silent") else f"{kind}/{finding.subject}"
+
+
+@dataclass
+class Watched:
+    """An Airflow, and what looks at it have found."""
+
+    airflow: LocalAirflow
+    dags: Path
+    gates: Path
+    memory: Path
+    runs: dict[str, str] = field(default_factory=dict)
+    slowest: float = 0.0
+    most_requests: int = 0
+
+    def look(self) -> dict[str, Finding]:
+        """Findings by their names, see `name_of`."""
+        api = AirflowApi(self.airflow.url, timeout=20.0, attempts=1)
+        snapshot, findings = examine(api, LIMITS, self.memory)
+        if not snapshot.silent:
+            self.slowest = max(self.slowest, snapshot.seconds)
+            self.most_requests = max(self.most_requests, snapshot.requests)
+        return {name_of(each): each for each in findings}
+
+    def until(self, wanted: set[str]) -> tuple[dict[str, Finding], set[str], float]:
+        """Look until the findings are these: them, any others that were seen meanwhile, and the seconds."""
+        began, others, seen = time.monotonic(), set(), {}
+        while time.monotonic() - began < HANG:
+            seen = self.look()
+            if set(seen) == wanted:
+                return seen, others, time.monotonic() - began
+            others |= set(seen) - wanted
+            time.sleep(0.5)
+        raise AssertionError(f"wanted {wanted}, found {seen}")
+
+    def trigger(self, dag_id: str) -> str:
+        self.runs[dag_id] = self.airflow.trigger(dag_id)
+        return self.runs[dag_id]
+
+    def state(self, dag_id: str, task_id: str) -> str | None:
+        return self.airflow.task_instance(dag_id, self.runs[dag_id], task_id).state
+
+    def until_state(self, dag_id: str, task_id: str, *states: str | None) -> None:
+        self.airflow.wait_until(
+            lambda: self.state(dag_id, task_id) in states, what=f"{dag_id}.{task_id} is {states}"
+        )
+
+    def open(self, gate: str) -> None:
+        (self.gates / gate).touch()
+
+    def do(self, step: str) -> None:
+        """Paste a next step into a shell."""
+        ran = subprocess.run(
+            ["bash", "-c", step],
+            env=self.airflow.environment,
+            cwd=self.airflow.home,
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.fixture(scope="module")
+def watched(make_airflow, tmp_path_factory) -> Iterator[Watched]:
+    dags, gates = tmp_path_factory.mktemp("dags"), tmp_path_factory.mktemp("gates")
+    for path in DAGS.glob("*.py"):
+        (dags / path.name).write_text(path.read_text())
+    airflow = make_airflow(dags, environment={"WATCHED_GATES": str(gates)})
+    with airflow as running:
+        made = Watched(running, dags, gates, tmp_path_factory.mktemp("memory") / "memory")
+        running.wait_for_dag("deferred")
+        made.until(set())
+        yield made
+
+
+def stop(component: str) -> Callable[[Watched], None]:
+    def act(watched: Watched) -> None:
+        watched.airflow.kill(component, signal.SIGSTOP)
+
+    return act
+
+
+def go_on(component: str) -> Callable[[Watched, dict[str, Finding]], None]:
+    def act(watched: Watched, findings: dict[str, Finding]) -> None:
+        watched.airflow.kill(component, signal.SIGCONT)
+
+    return act
+
+
+def without_pool(watched: Watched) -> None:
+    watched.trigger("without_pool")
+    watched.until_state("without_pool", "work", "scheduled")
+
+
+def in_a_full_pool(watched: Watched) -> None:
+    watched.trigger("in_a_full_pool")
+    watched.until_state("in_a_full_pool", "first", "running")
+
+
+def pause(watched: Watched) -> None:
+    watched.trigger("paused_in_the_middle")
+    watched.until_state("paused_in_the_middle", "first", "running")
+    path = "/dags/paused_in_the_middle?update_mask=is_paused"
+    watched.airflow.request("PATCH", path, {"is_paused": True})
+    watched.open("paused")
+    watched.until_state("paused_in_the_middle", "first", "success")
+
+
+def deferred_and_no_triggerer(watched: Watched) -> None:
+    watched.trigger("deferred")
+    watched.until_state("deferred", "wait", "deferred")
+    stop("triggerer")(watched)
+
+
+def not_scheduling(watched: Watched) -> None:
+    """It beats, and makes nothing: [scheduler] use_job_schedule."""
+    watched.open("every_minute")
+    watched.airflow.stop("scheduler")
+    watched.airflow.start("scheduler", config={("scheduler", "use_job_schedule"): False})
+
+
+def schedule_again(watched: Watched, findings: dict[str, Finding]) -> None:
+    watched.airflow.restart("scheduler")
+
+
+def broken_file(watched: Watched) -> None:
+    (watched.dags / "broken.py").write_text("from nowhere import DAG\n")
+
+
+def mended_file(watched: Watched, findings: dict[str, Finding]) -> None:
+    (watched.dags / "broken.py").unlink()
+
+
+def needed_soon(watched: Watched) -> None:
+    """Due each minute, failing, and needed by the minute after the next."""
+    by = datetime.now(timezone.utc) + timedelta(minutes=2)
+    (watched.dags / "needed.py").write_text(
+        "from datetime import datetime, timezone\n"
+        "from airflow.providers.common.compat.sdk import DAG, BaseOperator\n"
+        "from airflow_resilient import need_by\n"
+        "class Fails(BaseOperator):\n"
+        "    def execute(self, context):\n"
+        "        raise ValueError('no')\n"
+        f"with DAG('needed', schedule='* * * * *', start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), "
+        f"catchup=False, tags=[need_by({by:%H:%M!r})]):\n"
+        "    Fails(task_id='work')\n"
+    )
+
+
+def no_longer_needed(watched: Watched, findings: dict[str, Finding]) -> None:
+    watched.airflow.request("PATCH", "/dags/needed?update_mask=is_paused", {"is_paused": True})
+
+
+def silent(watched: Watched) -> None:
+    watched.airflow.kill(watched.airflow.components[0])
+
+
+def answer_again(watched: Watched, findings: dict[str, Finding]) -> None:
+    watched.airflow.start(watched.airflow.components[0])
+
+
+def paste(kind: str) -> Callable[[Watched, dict[str, Finding]], None]:
+    """Do what the finding says."""
+
+    def act(watched: Watched, findings: dict[str, Finding]) -> None:
+        watched.do(findings[kind].next_step)
+
+    return act
+
+
+def make_room(watched: Watched, findings: dict[str, Finding]) -> None:
+    watched.open("full")
+
+
+def let_go(watched: Watched, findings: dict[str, Finding]) -> None:
+    go_on("triggerer")(watched, findings)
+    watched.airflow.mark_run("deferred", watched.runs["deferred"], "failed")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is broken.
+
+    :param wanted: the finding, see `Watched.look`.
+    :param severity: of it.
+    :param mend: given the findings.
+    :param versions: where it exists.
+    """
+
+    id: str
+    do: Callable[[Watched], None]
+    wanted: str
+    severity: str
+    mend: Callable[[Watched, dict[str, Any]], None]
+    on_2: bool = True
+
+
+FAULTS = (
+    Fault("no-pool", without_pool, "waiting/pool-missing", "page", paste("waiting/pool-missing")),
+    Fault("full-pool", in_a_full_pool, "waiting/pool-full", "page", make_room),
+    Fault("paused", pause, "waiting/dag-paused", "ticket", paste("waiting/dag-paused")),
+    Fault("scheduler-stopped", stop("scheduler"), "heartbeat-lost/scheduler", "page", go_on("scheduler")),
+    Fault("not-scheduling", not_scheduling, "not-scheduling/scheduler", "page", schedule_again),
+    Fault("triggerer-stopped", deferred_and_no_triggerer, "heartbeat-lost/triggerer", "page", let_go),
+    Fault(
+        "dag-processor-stopped",
+        stop("dag-processor"),
+        "heartbeat-lost/DAG processor",
+        "page",
+        go_on("dag-processor"),
+        on_2=False,
+    ),
+    Fault("broken-file", broken_file, "import-error", "ticket", mended_file),
+    Fault("needed", needed_soon, "need-by-missed/needed", "page", no_longer_needed),
+    Fault("silent", silent, "api-silent", "page", answer_again),
+)
+
+
+@pytest.fixture(scope="module")
+def story(watched) -> dict[str, Any]:
+    """Break and mend, one after the other; the tests only read what was found."""
+    story: dict[str, Any] = {"before": {}}
+    for _ in range(20):
+        story["before"] |= watched.look()
+    story["command"] = run(watched.airflow, "check", "--airflow-url", watched.airflow.url)
+    for fault in FAULTS:
+        if ON_3 or fault.on_2:
+            fault.do(watched)
+            findings, others, seconds = watched.until({fault.wanted})
+            print(f"{fault.id}: seen after {seconds:.0f} s; meanwhile {others or 'nothing else'}")
+            if fault.id == "silent":
+                while findings[fault.wanted].severity.value != fault.severity:
+                    findings = watched.until({fault.wanted})[0]
+            fault.mend(watched, findings)
+            _, after, recovered = watched.until(set())
+            print(f"{fault.id}: recovered after {recovered:.0f} s; meanwhile {after or 'nothing else'}")
+            story[fault.id] = (findings[fault.wanted], others, after - {fault.wanted})
+    return story
+
+
+def test_a_healthy_airflow_has_no_findings_and_a_run_that_lasts_longer_than_its_interval_is_none(story):
+    assert story["before"] == {}
+
+
+def test_the_command_says_that_all_is_well(story):
+    ran = story["command"]
+    assert ran.code == 0, str(ran)
+    assert "all is well" in ran.out
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
+def test_a_fault_is_found_with_its_cause_and_nothing_else_is(story, fault):
+    if not ON_3 and not fault.on_2:
+        pytest.skip("Airflow 2 has no such process of its own")
+    finding, others, after = story[fault.id]
+    assert finding.severity.value == fault.severity
+    assert others - {"api-silent"} == set()
+    assert after == set()
+    assert re.search(r"\w", finding.cause)
+
+
+def test_a_look_is_bounded(story, watched):
+    assert watched.most_requests <= 14
