@@ -71,7 +71,7 @@ class AirflowApi:
     :raises AirflowApiError: the URL is not valid.
 
     :ivar requests: how many requests have been sent.
-    :ivar clock_ahead: seconds by which the clock of whoever answered last is ahead of ours, to a second.
+    :ivar clock_ahead: seconds by which the clock of what answered last is ahead of ours, to a second.
 
     Every method raises `AirflowApiError` when Airflow does not give a usable response.
     """
@@ -98,6 +98,12 @@ class AirflowApi:
         self._client: httpx.Client | None = None
         self._api = ""
         self._retries: dict[tuple[str, str], int | None] = {}
+
+    def close(self) -> None:
+        """Close the connections; the next request opens new ones."""
+        if self._client is not None:
+            self._client.close()
+        self._client, self._api = None, ""
 
     # --- for the watch ---
 

@@ -7,6 +7,7 @@ nothing else: it does not import Airflow, and works while a scheduler does not.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -56,15 +57,15 @@ def examine(
     """Take one look, and say what is wrong.
 
     :param memory: file with what earlier looks saw; it is replaced. ``None``: Airflow's own times count.
-    :param progress: told what is read next.
-    :param warn: told what is wrong with the memory, which is begun anew then.
+    :param progress: called with what is read next.
+    :param warn: called with what is wrong with the memory, which starts empty then.
     """
     seen = FirstSeen()
     if memory is not None:
         try:
             seen = first_seen.load(memory, api.url)
         except MemoryProblem as problem:
-            warn(f"{problem}; it is begun anew")
+            warn(f"{problem}; it starts empty")
     snapshot = look(api, deferred_for=limits.triggerer, progress=progress, now=now)
     findings, seen = diagnose(snapshot, seen, limits, now())
     if memory is not None:
@@ -83,7 +84,7 @@ def exit_code_of(findings: Sequence[Finding]) -> ExitCode:
 
 
 def signal_of(findings: Sequence[Finding], limits: Limits, now: float) -> str | None:
-    """What a dead man's switch is told: what its URL gets appended; ``None``: nothing.
+    """What is sent to a dead man's switch: what its URL gets appended; ``None``: nothing.
 
     Well is an Airflow about which nothing is urgent and nothing unknown. What has been unknown for a moment
     only, as while an API server restarts, is not reported yet: the switch has a grace time of its own.
@@ -140,7 +141,7 @@ def beat(url: str, signal: str, text: str) -> None:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         problem = type(error).__name__
     if problem:
-        raise AirflowApiError(f"the dead man's switch at {parts.hostname} was not told: {problem}")
+        raise AirflowApiError(f"the dead man's switch at {parts.hostname} could not be reached: {problem}")
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -168,7 +169,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="what earlier looks saw; it is made, and replaced. Without it, only Airflow's own times count, "
-        "which it sets anew whenever it puts a task instance back",
+        "which it sets again whenever it puts a task instance back",
     )
     parser.add_argument("--limits", type=Path, metavar="FILE", help="limits, in TOML")
     parser.add_argument(
@@ -203,8 +204,8 @@ def _run(options: argparse.Namespace) -> tuple[str, ExitCode]:
     def warn(text: str) -> None:
         sys.stderr.write(f"airflow-resilient: {text}\n")
 
-    api = api_of(options, timeout=ANSWER_SECONDS, attempts=ATTEMPTS)
-    snapshot, findings = examine(api, limits, options.memory, progress=progress, warn=warn)
+    with contextlib.closing(api_of(options, timeout=ANSWER_SECONDS, attempts=ATTEMPTS)) as api:
+        snapshot, findings = examine(api, limits, options.memory, progress=progress, warn=warn)
     code = exit_code_of(findings)
     lines = "\n".join(format_findings(snapshot, findings, time.time()))
     signal = signal_of(findings, limits, time.time())

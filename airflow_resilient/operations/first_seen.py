@@ -1,6 +1,6 @@
 """What earlier looks at an Airflow have seen, so that "for how long" survives a restart of the watch.
 
-Airflow sets its own times anew whenever it puts a task instance back, or a scheduler restarts. So the watch
+Airflow sets its own times again whenever it puts a task instance back, or a scheduler restarts. So the watch
 remembers when it saw something first, by a key that stays the same.
 
 It is kept in a file of JSON, which is replaced as a whole: a process that dies leaves the old one or the new.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .snapshot import Snapshot
 
 FORMAT = 1
-"""Of the file; another one is begun anew."""
+"""Of the file; one of another format is not used."""
 
 USUAL_SECONDS = 6 * 3600.0
 """For how long it is remembered how many processes of a kind were alive, and which DAGs were active."""
@@ -147,7 +147,8 @@ def load(path: Path, url: str) -> FirstSeen:
     """Read what earlier looks saw; nothing, if there is no file.
 
     :param url: of the Airflow that is watched.
-    :raises MemoryProblem: the file is no memory of this Airflow, or cannot be read. It is safe to begin anew.
+    :raises MemoryProblem: the file is no memory of this Airflow, or cannot be read. It is safe to use an
+        empty one instead.
     """
     try:
         found = json.loads(path.read_text("utf-8"))

@@ -72,7 +72,7 @@ class Finding:
     :param subject: what it is about: a DAG, a pool, a component …
     :param since: in seconds since 1970, as far as it is known.
     :param evidence: what was seen.
-    :param cause: why it is so, as far as that can be told.
+    :param cause: why it is so, as far as that is known.
     :param next_step: what to do: where possible a command.
     :param key: stays the same while it lasts.
     """
@@ -417,7 +417,7 @@ class _Look:
             since,
             f"a scheduler sends heartbeats, and nothing was scheduled since {moment(since)}; "
             + "; ".join(work),
-            "its loop stands still, or it is told not to schedule ([scheduler] use_job_schedule)",
+            "its loop stands still, or [scheduler] use_job_schedule is off",
             "restart it: airflow scheduler; before that, airflow config get-value scheduler use_job_schedule",
             "not-scheduling",
         )
@@ -455,12 +455,20 @@ class _Look:
             since = first if each.since is None else min(first, each.since)
             if self.now - since > self.limits.waiting_of(each.dag_id, self.dags.get(each.dag_id)):
                 why, subject = why_waiting(each, facts)
-                late[why, subject].append((since, each))
+                if not self._is_starting(each, why):
+                    late[why, subject].append((since, each))
         for (why, subject), found in late.items():
             found.sort(key=lambda pair: (pair[0], pair[1].key))
             yield self._late(why, subject, found, facts)
         known = {subject for why, subject in late if why is Why.DAG_PAUSED}
         yield from self._frozen(known)
+
+    def _is_starting(self, each: Waiting, why: Why) -> bool:
+        """Whether nothing keeps it any more, for a short time only: it is about to be queued, or to start."""
+        if why not in (Why.UNKNOWN, Why.NOT_STARTED, Why.NO_WORKER):
+            return False
+        since = self.first(f"starting/{each.state}/{each.key}") if self.seen.known else each.queued
+        return since is not None and self.now - since <= self.limits.scheduling
 
     def _frozen(self, known: set[str]) -> Iterator[Finding]:
         """Runs of DAGs that were paused in the middle: nothing of them waits in a pool, and nothing goes on.
@@ -485,7 +493,7 @@ class _Look:
                 dag_id,
                 Severity.TICKET,
                 min(since for since, _ in runs),
-                f"{counted(len(runs), 'run')} of the DAG unfinished, and nothing of it runs: "
+                f"{counted(len(runs), 'unfinished run')} of which nothing runs: "
                 f"{some(run.run_id for _, run in runs)}",
                 "the DAG is paused, or deleted: its unfinished runs stand still",
                 f"airflow dags unpause {shlex.quote(dag_id)}",

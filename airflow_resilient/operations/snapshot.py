@@ -114,6 +114,7 @@ class Waiting:
     """A task instance that waits to run, waits in the triggerer, or runs.
 
     :param since: the earliest time that Airflow tells: scheduled, queued, deferred or started.
+    :param queued: when it was queued the last time, for one that is queued.
     :param triggerer: id of the job of its triggerer, for one that is deferred; ``None``: it has none.
     """
 
@@ -127,6 +128,7 @@ class Waiting:
     slots: int = 1
     queue: str = "default"
     since: float | None = None
+    queued: float | None = None
     triggerer: int | None = None
 
     @property
@@ -247,7 +249,7 @@ def look(
 
     :param deferred_for: seconds; task instances that have been deferred for less are not read.
     :param requeued_within: seconds; how far back the audit log is read.
-    :param progress: told the name of each part before it is read.
+    :param progress: called with the name of each part before it is read.
     """
     began, before = now(), api.requests
     progress("version")
@@ -504,6 +506,7 @@ def _waiting(row: Mapping[str, Any]) -> Waiting:
         int(row["pool_slots"] or 1),
         str(row["queue"] or ""),
         min(known, default=None),
+        seconds(row["queued_when"]) if row["state"] == "queued" else None,
         trigger.get("triggerer_id"),
     )
 

@@ -121,6 +121,12 @@ MUTANTS = {
         "if None in (look.dags, look.runs, look.running, look.deferred) or self.partial:",
         "if look.dags is None:",
     ),
+    "what is about to start is late": ("health", "if not self._is_starting(each, why):", "if True:"),
+    "what has no reason to wait is about to start": (
+        "health",
+        "return since is not None and self.now - since <= self.limits.scheduling",
+        "return True",
+    ),
     "a frozen run is told twice": ("health", "and run.dag_id not in known", ""),
     "whoever has a trigger is in good hands": ("health", "if each.triggerer in alive:", "if each.triggerer:"),
     "no trigger is in good hands": ("health", "if each.triggerer in alive:", "if False:"),
@@ -229,6 +235,7 @@ def first_failure(core: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) 
         rows = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
         for values in rows[0].args[1] if rows else [None]:
             arguments = () if values is None else getattr(values, "values", values)
+            arguments = arguments if isinstance(arguments, tuple) else (arguments,)
             try:
                 test(*arguments)
             except (AssertionError, KeyError, ValueError, TypeError, IndexError):

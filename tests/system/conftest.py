@@ -113,7 +113,7 @@ def make_airflow(aws, make_database, python_path, tmp_path_factory) -> Callable[
             connections={"aws_default": aws.airflow_connection()},
             variables={"greeting": "hello"},
             pools={"two_slots": 2, "one_slot": 1},
-            environment={"PYTHONPATH": python_path},
+            environment={"PYTHONPATH": python_path, **more.pop("environment", {})},
             home=tmp_path_factory.mktemp("airflow"),  # stays, so that its logs can be read
             progress=print,
             **more,

@@ -6,6 +6,7 @@ here instead of minutes.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -21,14 +22,16 @@ from command_line import run
 
 from airflow_resilient.compat import airflow_version
 from airflow_resilient.operations.airflow_api import AirflowApi
-from airflow_resilient.operations.check import examine
+from airflow_resilient.operations.check import examine, format_findings
 from airflow_resilient.operations.limits import Limits
+from airflow_resilient.operations.snapshot import look
 from airflow_resilient.testing.airflow.local_airflow import HANG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_resilient.operations.health import Finding
+    from airflow_resilient.operations.snapshot import Component
     from airflow_resilient.testing.airflow.local_airflow import LocalAirflow
 
 ON_3 = airflow_version() >= (3, 0)
@@ -36,6 +39,8 @@ LIMITS = Limits(
     heartbeat=20.0, scheduling=20.0, overdue=20.0, waiting=10.0, triggerer=20.0, parsed=600.0, clock=30.0
 )
 DAGS = Path(__file__).parent.parent / "dags_watched"
+DOCS = Path(__file__).parents[3] / "docs"
+RECIPE = DOCS / "recipes" / "is-airflow-well.py"
 
 
 def name_of(finding: Finding) -> str:
@@ -55,25 +60,36 @@ class Watched:
     gates: Path
     memory: Path
     runs: dict[str, str] = field(default_factory=dict)
+    last: Any = None
     slowest: float = 0.0
     most_requests: int = 0
 
     def look(self) -> dict[str, Finding]:
         """Findings by their names, see `name_of`."""
-        api = AirflowApi(self.airflow.url, timeout=20.0, attempts=1)
-        snapshot, findings = examine(api, LIMITS, self.memory)
+        with contextlib.closing(AirflowApi(self.airflow.url, timeout=20.0, attempts=1)) as api:
+            snapshot, findings = examine(api, LIMITS, self.memory)
+        self.last = snapshot
         if not snapshot.silent:
             self.slowest = max(self.slowest, snapshot.seconds)
             self.most_requests = max(self.most_requests, snapshot.requests)
         return {name_of(each): each for each in findings}
 
-    def until(self, wanted: set[str]) -> tuple[dict[str, Finding], set[str], float]:
-        """Look until the findings are these: them, any others that were seen meanwhile, and the seconds."""
-        began, others, seen = time.monotonic(), set(), {}
+    def overall(self) -> tuple[Component, ...]:
+        with contextlib.closing(AirflowApi(self.airflow.url)) as api:
+            return look(api).overall or ()
+
+    def until(self, wanted: set[str], looks: int = 1) -> tuple[dict[str, Finding], set[str], float]:
+        """Look until the findings are these: them, any others that were seen meanwhile, and the seconds.
+
+        :param looks: so many times in a row.
+        """
+        began, others, seen, same, since = time.monotonic(), set(), {}, 0, 0.0
         while time.monotonic() - began < HANG:
             seen = self.look()
-            if set(seen) == wanted:
-                return seen, others, time.monotonic() - began
+            same = same + 1 if set(seen) == wanted else 0
+            since = time.monotonic() - began if same == 1 else since
+            if same == looks:
+                return seen, others, since
             others |= set(seen) - wanted
             time.sleep(0.5)
         raise AssertionError(f"wanted {wanted}, found {seen}")
@@ -110,12 +126,13 @@ class Watched:
 @pytest.fixture(scope="module")
 def watched(make_airflow, tmp_path_factory) -> Iterator[Watched]:
     dags, gates = tmp_path_factory.mktemp("dags"), tmp_path_factory.mktemp("gates")
-    for path in DAGS.glob("*.py"):
+    for path in (*DAGS.glob("*.py"), RECIPE):
         (dags / path.name).write_text(path.read_text())
     airflow = make_airflow(dags, environment={"WATCHED_GATES": str(gates)})
     with airflow as running:
         made = Watched(running, dags, gates, tmp_path_factory.mktemp("memory") / "memory")
         running.wait_for_dag("deferred")
+        running.wait_for("positions", made.trigger("positions"), until=["success"])
         made.until(set())
         yield made
 
@@ -128,8 +145,16 @@ def stop(component: str) -> Callable[[Watched], None]:
 
 
 def go_on(component: str) -> Callable[[Watched, dict[str, Finding]], None]:
+    """Let it go on, and wait for a heartbeat of the time since: Airflow shows each one five seconds late."""
+
     def act(watched: Watched, findings: dict[str, Finding]) -> None:
+        began = time.time()
         watched.airflow.kill(component, signal.SIGCONT)
+        kind = component.replace("-", "_")
+        watched.airflow.wait_until(
+            lambda: any(each.kind == kind and each.heartbeat > began for each in watched.overall()),
+            what=f"{component} beats again",
+        )
 
     return act
 
@@ -171,7 +196,7 @@ def schedule_again(watched: Watched, findings: dict[str, Finding]) -> None:
 
 
 def broken_file(watched: Watched) -> None:
-    (watched.dags / "broken.py").write_text("from nowhere import DAG\n")
+    (watched.dags / "broken.py").write_text("from airflow.nowhere import DAG\n")
 
 
 def mended_file(watched: Watched, findings: dict[str, Finding]) -> None:
@@ -179,8 +204,8 @@ def mended_file(watched: Watched, findings: dict[str, Finding]) -> None:
 
 
 def needed_soon(watched: Watched) -> None:
-    """Due each minute, failing, and needed by the minute after the next."""
-    by = datetime.now(timezone.utc) + timedelta(minutes=2)
+    """Due each minute, failing, and needed by the next minute that leaves time for that."""
+    by = datetime.now(timezone.utc) + timedelta(seconds=90)
     (watched.dags / "needed.py").write_text(
         "from datetime import datetime, timezone\n"
         "from airflow.providers.common.compat.sdk import DAG, BaseOperator\n"
@@ -189,7 +214,7 @@ def needed_soon(watched: Watched) -> None:
         "    def execute(self, context):\n"
         "        raise ValueError('no')\n"
         f"with DAG('needed', schedule='* * * * *', start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), "
-        f"catchup=False, tags=[need_by({by:%H:%M!r})]):\n"
+        f"catchup=False, tags=[need_by('{by:%H:%M}')]):\n"
         "    Fails(task_id='work')\n"
     )
 
@@ -266,20 +291,23 @@ FAULTS = (
 @pytest.fixture(scope="module")
 def story(watched) -> dict[str, Any]:
     """Break and mend, one after the other; the tests only read what was found."""
-    story: dict[str, Any] = {"before": {}}
+    story: dict[str, Any] = {"before": {}, "shown": []}
     for _ in range(20):
         story["before"] |= watched.look()
+    story["needs"] = next(dag.needs for dag in watched.last.dags if dag.dag_id == "positions")
     story["command"] = run(watched.airflow, "check", "--airflow-url", watched.airflow.url)
     for fault in FAULTS:
         if ON_3 or fault.on_2:
             fault.do(watched)
             findings, others, seconds = watched.until({fault.wanted})
+            story["shown"] += format_findings(watched.last, list(findings.values()), time.time())
             print(f"{fault.id}: seen after {seconds:.0f} s; meanwhile {others or 'nothing else'}")
             if fault.id == "silent":
                 while findings[fault.wanted].severity.value != fault.severity:
                     findings = watched.until({fault.wanted})[0]
             fault.mend(watched, findings)
-            _, after, recovered = watched.until(set())
+            _, after, recovered = watched.until(set(), looks=6)
+            print("\n".join(story["shown"][-7:]))
             print(f"{fault.id}: recovered after {recovered:.0f} s; meanwhile {after or 'nothing else'}")
             story[fault.id] = (findings[fault.wanted], others, after - {fault.wanted})
     return story
@@ -287,6 +315,12 @@ def story(watched) -> dict[str, Any]:
 
 def test_a_healthy_airflow_has_no_findings_and_a_run_that_lasts_longer_than_its_interval_is_none(story):
     assert story["before"] == {}
+
+
+def test_what_the_dag_of_the_recipe_needs_is_read_from_its_tags(story):
+    needs = story["needs"]
+    assert [str(need) for need in needs.by] == ["07:00 America/New_York"]
+    assert (needs.start_within, needs.wait_at_most, needs.wrong) == (600.0, 1200.0, ())
 
 
 def test_the_command_says_that_all_is_well(story):
@@ -308,3 +342,17 @@ def test_a_fault_is_found_with_its_cause_and_nothing_else_is(story, fault):
 
 def test_a_look_is_bounded(story, watched):
     assert watched.most_requests <= 14
+
+
+@pytest.mark.skipif(airflow_version() < (3, 3), reason="the page shows what is printed on Airflow 3.3")
+def test_the_page_shows_what_is_printed(story):
+    def plain(line: str) -> str:
+        line = re.sub(r"https?://[\w.:]+", "URL", line)
+        return re.sub(r"\d+", "0", re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ", "TIME", line)).strip()
+
+    page = (DOCS / "recipes" / "is-airflow-well.md").read_text()
+    printed = {plain(line) for line in (*story["command"].out.splitlines(), *story["shown"])}
+    blocks = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    for line in filter(None, "".join(blocks).splitlines()):
+        assert plain(line) in printed

@@ -169,9 +169,9 @@ def test_a_memory_that_is_spoiled_is_said_and_begun_anew(server, capsys, tmp_pat
     memory.write_text("{")
     assert main(["check", "--airflow-url", server.url, "--memory", str(memory)]) == 0
     assert "cannot be read" in (first := capsys.readouterr().err)
-    assert "it is begun anew" in first
+    assert "it starts empty" in first
     assert main(["check", "--airflow-url", server.url, "--memory", str(memory)]) == 0
-    assert "anew" not in capsys.readouterr().err
+    assert "starts empty" not in capsys.readouterr().err
 
 
 def test_neither_airflow_nor_a_service_is_imported(server):
@@ -256,7 +256,7 @@ def test_a_switch_that_is_not_told_is_said_without_its_url(server, capsys, statu
     arguments = ["check", "--airflow-url", server.url, "--beat", f"{server.url}/ping/{SECRET}"]
     assert main(arguments) == 2
     shown = "".join(capsys.readouterr())
-    assert f"the dead man's switch at 127.0.0.1 was not told: it answers {status}" in shown
+    assert f"the dead man's switch at 127.0.0.1 could not be reached: it answers {status}" in shown
     assert SECRET not in shown
 
 

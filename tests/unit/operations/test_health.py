@@ -128,7 +128,7 @@ ROWS = [
     ),
     # --- components
     pytest.param(
-        look(overall=without("scheduler", NOW - 300), dags=(OVERDUE,), waiting=(task(),)),
+        look(overall=without("scheduler", NOW - 300), dags=(OVERDUE,), pools=(), waiting=(task(),)),
         remembered(DUE),
         [("heartbeat-lost", "scheduler", "page")],
         id="a-lost-scheduler-explains-what-is-overdue-and-what-waits",
@@ -436,7 +436,8 @@ WAITING = [
 def test_what_waits_too_long_is_explained(changed, its, why, step):
     own = {name: value for name, value in its.items() if name != "more"}
     snapshot = look(**{"waiting": (task(**own), *its.get("more", ())), **changed})
-    (finding,) = [each for each in found(snapshot) if each.kind is Kind.WAITING]
+    seen = remembered(*(f"starting/{state}/hourly/run-1/load/-1/1" for state in ("scheduled", "queued")))
+    (finding,) = [each for each in found(snapshot, seen) if each.kind is Kind.WAITING]
     assert finding.key.split("/")[1] == why
     assert step in finding.next_step
     assert finding.since == NOW - HOUR
@@ -506,11 +507,28 @@ def test_how_long_is_too_long_is_said_by_the_dag_then_by_the_file(minutes, limit
 
 def test_a_wait_counts_from_the_first_look_although_airflow_sets_its_times_anew():
     """Every requeue, and every restart of a scheduler, sets ``queued_when`` again."""
-    snapshot = look(pools=(FULL,), waiting=(task(state="queued", since=NOW - 20),))
+    snapshot = look(pools=(FULL,), waiting=(task(since=NOW - 20),))
     assert found(snapshot) == []
     mark = "waiting/hourly/run-1/load/-1/1"
     (finding,) = found(snapshot, remembered(mark))
     assert finding.since == NOW - HOUR
+
+
+@pytest.mark.parametrize("state", ["scheduled", "queued"])
+def test_what_has_waited_for_long_and_is_about_to_start_is_no_finding(state):
+    """Somebody has made room: the scheduler and the executor need a moment."""
+    waiting = task(state=state, queued=NOW - 5 if state == "queued" else None)
+    marks = {"waiting/hourly/run-1/load/-1/1": NOW - HOUR}
+    free = f"starting/{state}/hourly/run-1/load/-1/1"
+    assert found(look(waiting=(waiting,)), replace(EARLIER, marks=marks)) == []
+    assert found(look(waiting=(waiting,)), replace(EARLIER, marks={**marks, free: NOW - 60})) == []
+    assert len(found(look(waiting=(waiting,)), replace(EARLIER, marks={**marks, free: NOW - 600}))) == 1
+
+
+def test_without_a_memory_airflow_says_since_when_it_is_queued():
+    just, long = (task(state="queued", queued=NOW - seconds) for seconds in (5, 600))
+    assert found(look(waiting=(just,)), FirstSeen()) == []
+    assert len(found(look(waiting=(long,)), FirstSeen())) == 1
 
 
 # --- what a DAG needs -----------------------------------------------------------------------------------
