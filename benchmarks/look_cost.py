@@ -89,7 +89,7 @@ def fill(database: str, instances: int) -> None:
             "dag_id = 'etl'",
             id="gen_random_uuid()",
             run_id=f"'copy_' || ((n - 1) / {PER_RUN} + 1)",
-            map_index=f"(n - 1) % {PER_RUN}",
+            map_index=f"mod(n - 1, {PER_RUN})",
         )
         first = 0
         for state, count in STATES.items():
