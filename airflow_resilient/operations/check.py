@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from ..core.text import error_text
 from . import first_seen
 from .command import Command, ExitCode
 from .first_seen import FirstSeen, MemoryProblem
-from .health import BLIND, Finding, Severity, diagnose
+from .health import BLIND, Finding, Severity, diagnose, memory_lost
 from .limits import NAMES, InvalidLimits, Limits, load_limits, read_limit
 from .options import add_airflow_options, api_of
 from .report import moment, span
@@ -37,6 +38,7 @@ ANSWER_SECONDS = 20.0
 ATTEMPTS = 2
 """How often a request is sent at most: the next look is not far."""
 BEAT_SECONDS = 10.0
+BEAT_VARIABLE = "AIRFLOW_CHECK_BEAT_URL"
 _QUIET_SECONDS = 2.0
 _MAX_BEAT_CHARS = 10_000
 
@@ -51,29 +53,30 @@ def examine(
     memory: Path | None,
     *,
     progress: Callable[[str], object] = str,
-    warn: Callable[[str], object] = str,
     now: Callable[[], float] = time.time,
 ) -> tuple[Snapshot, list[Finding]]:
-    """Take one look, and say what is wrong.
+    """Take one look, and say what is wrong: with Airflow, or with the memory, which starts empty then.
 
     :param memory: file with what earlier looks saw; it is replaced. ``None``: Airflow's own times count.
     :param progress: called with what is read next.
-    :param warn: called with what is wrong with the memory, which starts empty then.
+    :raises AirflowApiError: another look uses this memory now.
     """
-    seen = FirstSeen()
-    if memory is not None:
-        try:
-            seen = first_seen.load(memory, api.url)
-        except MemoryProblem as problem:
-            warn(f"{problem}; it starts empty")
-    snapshot = look(api, deferred_for=limits.triggerer, progress=progress, now=now)
-    findings, seen = diagnose(snapshot, seen, limits, now())
-    if memory is not None:
-        try:
-            first_seen.save(memory, seen)
-        except MemoryProblem as problem:
-            warn(str(problem))
-    return snapshot, findings
+    seen, problems = FirstSeen(), []
+    with contextlib.ExitStack() as stack:
+        if memory is not None:
+            try:
+                stack.enter_context(first_seen.locked(memory))
+                seen = first_seen.load(memory, api.url)
+            except MemoryProblem as problem:
+                problems.append(f"{problem}; it starts empty")
+        snapshot = look(api, known=seen.active, deferred_for=limits.triggerer, progress=progress, now=now)
+        findings, seen = diagnose(snapshot, seen, limits, now())
+        if memory is not None:
+            try:
+                first_seen.save(memory, seen)
+            except MemoryProblem as problem:
+                problems.append(str(problem))
+    return snapshot, [*findings, *(memory_lost(problem, snapshot.taken) for problem in problems[:1])]
 
 
 def exit_code_of(findings: Sequence[Finding]) -> ExitCode:
@@ -157,9 +160,14 @@ def _limit(text: str) -> tuple[str, float]:
 
 
 def _beat_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise argparse.ArgumentTypeError("--beat is no URL; write one such as https://hc-ping.com/UUID")
+    wanted = "the URL of the switch is none; write one such as https://hc-ping.com/UUID"
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:
+        raise argparse.ArgumentTypeError(wanted) from None
+    if not known:
+        raise argparse.ArgumentTypeError(wanted)
     return text
 
 
@@ -185,7 +193,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         type=_beat_url,
         metavar="URL",
         help="a dead man's switch, such as https://hc-ping.com/UUID: gets the findings, at URL/fail if one "
-        "is urgent; nothing while something is unknown for a short time only",
+        "is urgent; nothing while something is unknown for a short time only (default: "
+        f"${BEAT_VARIABLE}, which other users of this machine cannot see)",
     )
     add_airflow_options(parser)
 
@@ -205,13 +214,17 @@ def _run(options: argparse.Namespace) -> tuple[str, ExitCode]:
         sys.stderr.write(f"airflow-resilient: {text}\n")
 
     with contextlib.closing(api_of(options, timeout=ANSWER_SECONDS, attempts=ATTEMPTS)) as api:
-        snapshot, findings = examine(api, limits, options.memory, progress=progress, warn=warn)
+        snapshot, findings = examine(api, limits, options.memory, progress=progress)
     code = exit_code_of(findings)
     lines = "\n".join(format_findings(snapshot, findings, time.time()))
     signal = signal_of(findings, limits, time.time())
-    if options.beat and signal is not None:
+    url = options.beat or os.environ.get(BEAT_VARIABLE)
+    if url and signal is not None:
         try:
-            beat(options.beat, signal, lines)
+            beat(_beat_url(url), signal, lines)
+        except argparse.ArgumentTypeError as error:
+            warn(f"{BEAT_VARIABLE}: {error}")
+            code = ExitCode.UNKNOWN
         except AirflowApiError as error:
             warn(error_text(error))
             code = ExitCode.UNKNOWN

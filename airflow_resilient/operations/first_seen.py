@@ -8,19 +8,28 @@ It is kept in a file of JSON, which is replaced as a whole: a process that dies 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .task_instances import AirflowApiError
+
 if TYPE_CHECKING:
     from .snapshot import Snapshot
 
-FORMAT = 1
+FORMAT = 2
 """Of the file; one of another format is not used."""
+
+MAX_BREAK_SECONDS = 600.0
+"""Between two looks; after a longer one, nothing is taken to have lasted since before."""
+
+HELD_SECONDS = 1800.0
+"""For which so many processes must have been alive to be usual: a restart shows two for a moment."""
 
 USUAL_SECONDS = 6 * 3600.0
 """For how long it is remembered how many processes of a kind were alive, and which DAGs were active."""
@@ -35,21 +44,25 @@ class FirstSeen:
 
     :param url: of the Airflow.
     :param last: when the latest look was taken that had an answer; ``None``: there was none.
+    :param looked: when the latest look was taken at all.
     :param marks: what lasts: key and when it was seen first, in an unbroken row of looks.
     :param due: when the next run of each active DAG was due.
     :param active: when each DAG was active the last time.
+    :param joined: when each of these was active the first time.
     :param moved: when the next run of a DAG has moved on the last time: a scheduler has created one.
-    :param alive: how many processes of a kind were alive, and when that was so the last time.
+    :param alive: by kind of process and number: since when, and until when, at least so many were alive.
     :param answered: versions that have answered, and since when each has, the latest last.
     """
 
     url: str = ""
     last: float | None = None
+    looked: float | None = None
     marks: Mapping[str, float] = field(default_factory=dict)
     due: Mapping[str, float | None] = field(default_factory=dict)
     active: Mapping[str, float] = field(default_factory=dict)
+    joined: Mapping[str, float] = field(default_factory=dict)
     moved: float | None = None
-    alive: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    alive: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     answered: tuple[tuple[float, str], ...] = ()
 
     @property
@@ -58,7 +71,9 @@ class FirstSeen:
         return self.last is not None
 
     def first(self, key: str, now: float) -> float:
-        """When something was seen first; now, if it is new."""
+        """When something was seen first; now, if it is new, or if nobody has looked for long."""
+        if self.looked is None or now - self.looked > MAX_BREAK_SECONDS:
+            return now
         return min(self.marks.get(key, now), now)
 
     def has_moved(self, snapshot: Snapshot) -> bool:
@@ -70,9 +85,14 @@ class FirstSeen:
         return False
 
     def usual(self, kind: str, now: float) -> int:
-        """How many processes of a kind were alive at most, in the last hours."""
-        counts = self.alive.get(kind, {})
-        return max((int(count) for count, when in counts.items() if now - when < USUAL_SECONDS), default=0)
+        """How many processes of a kind were alive for long at most, in the last hours."""
+        counts = self.alive.get(kind, {}).items()
+        held = (
+            int(count)
+            for count, (since, until) in counts
+            if until - since >= HELD_SECONDS and now - until < USUAL_SECONDS
+        )
+        return max(held, default=0)
 
     def versions(self, version: str, now: float) -> set[str]:
         """Versions that answer in turns; one that has followed another, as in an upgrade, does not."""
@@ -80,8 +100,8 @@ class FirstSeen:
         return set(turns) if len(turns) > len(set(turns)) else set(turns[-1:])
 
     def vanished(self, snapshot: Snapshot, now: float) -> set[str]:
-        """DAGs that were active within the last hours, and are not any more."""
-        present = {dag.dag_id for dag in snapshot.dags or ()}
+        """DAGs that were active within the last hours, are not any more, and are not paused."""
+        present = {dag.dag_id for dag in snapshot.dags or ()} | snapshot.paused
         return {dag for dag, when in self.active.items() if dag not in present and now - when < USUAL_SECONDS}
 
     @property
@@ -94,41 +114,50 @@ class FirstSeen:
     ) -> FirstSeen:
         """What to remember after a look.
 
-        :param marks: keys of what it saw. Where a part of it is missing, earlier ones are kept: what was not
+        :param marks: keys of what it saw. Earlier ones that depend on a missing part are kept: what was not
             seen may still be there.
         :param alive: how many processes of each kind are alive.
         """
         seen = {key: self.first(key, now) for key in marks}
+        missing = {gap.part for gap in snapshot.gaps}
+        hidden = {
+            key: self.first(key, now)
+            for key in self.marks
+            if snapshot.silent or missing & DEPENDS.get(key.partition("/")[0], set())
+        }
+        seen = {**hidden, **seen}
         if snapshot.silent:
-            return replace(self, url=snapshot.url, marks={**self.marks, **seen})
-        if snapshot.gaps:
-            seen = {**self.marks, **seen}
+            return replace(self, url=snapshot.url, looked=now, marks=seen)
         due, active = dict(self.due), dict(self.active)
         if snapshot.dags is not None:
             due = {dag.dag_id: dag.next_due for dag in snapshot.dags}
             active = {dag: when for dag, when in active.items() if now - when < USUAL_SECONDS}
             active |= dict.fromkeys(due, now)
-        counts = {
-            kind: {
-                **{
-                    count: when
-                    for count, when in self.alive.get(kind, {}).items()
-                    if now - when < USUAL_SECONDS
-                },
-                str(alive[kind]): now,
-            }
-            for kind in alive
-        }
         return FirstSeen(
-            snapshot.url,
-            now,
-            seen,
-            due,
-            active,
-            now if self.has_moved(snapshot) else self.moved,
-            {**self.alive, **counts},
-            self._answered(snapshot.version, now),
+            url=snapshot.url,
+            last=now,
+            looked=now,
+            marks=seen,
+            due=due,
+            active=active,
+            joined={dag: self.joined.get(dag, now) for dag in active},
+            moved=now if self.has_moved(snapshot) else self.moved,
+            alive={**self.alive, **{kind: self._held(kind, count, now) for kind, count in alive.items()}},
+            answered=self._answered(snapshot.version, now),
         )
+
+    def _held(self, kind: str, count: int, now: float) -> dict[str, tuple[float, float]]:
+        """Since when, and until when, at least so many processes of a kind were alive."""
+        held = {
+            number: times
+            for number, times in self.alive.get(kind, {}).items()
+            if now - times[1] < USUAL_SECONDS
+        }
+        for number in map(str, range(1, count + 1)):
+            since, until = held.get(number, (now, now))
+            broken = until != self.last and until - since < HELD_SECONDS
+            held[number] = (now if broken else since, now)
+        return held
 
     def _answered(self, version: str, now: float) -> tuple[tuple[float, str], ...]:
         """Versions in the order in which they have answered."""
@@ -139,8 +168,53 @@ class FirstSeen:
         return tuple(recent or latest)
 
 
+_RUNS, _DAGS = {"runs", "dags"}, {"dags"}
+_INSTANCES = {"task instances", "runs", "dags", "pools", "running task instances"}
+DEPENDS: Mapping[str, set[str]] = {
+    "waiting": {"task instances"},
+    "starting": _INSTANCES,
+    "ended": _INSTANCES,
+    "frozen": _INSTANCES | {"deferred task instances"},
+    "unattended": {"deferred task instances", "jobs", "health"},
+    "due": _RUNS,
+    "queued": _RUNS,
+    "undecided": _RUNS,
+    "never": _RUNS | {"details of DAGs"},
+    "peer-lost": {"jobs", "health"},
+    "heartbeat-lost": {"health"},
+    "no-heartbeat": {"health"},
+    "database": {"health"},
+    "dags-vanished": _DAGS | {"paused DAGs"},
+    "need-unreadable": _DAGS,
+}
+"""What begins a key, and the parts of a look without which it cannot be seen."""
+
+
 class MemoryProblem(Exception):
     """The file cannot be used; the message says why."""
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the memory: one look at a time, so that an older one does not replace what a newer one has seen.
+
+    :raises AirflowApiError: another look holds it.
+    :raises MemoryProblem: its folder cannot be written to.
+    """
+    import fcntl
+
+    try:
+        file = path.with_name(f".{path.name}.lock").open("a")
+    except OSError as error:
+        raise MemoryProblem(f"{path} cannot be written ({error})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AirflowApiError(
+                f"another look with the memory {path} is under way: look less often, or use another file"
+            ) from None
+        yield
 
 
 def load(path: Path, url: str) -> FirstSeen:
@@ -199,7 +273,12 @@ def _read(found: Any) -> FirstSeen:
         due={str(dag): None if when is None else float(when) for dag, when in found["due"].items()},
         active=_times(found["active"]),
         moved=None if found["moved"] is None else float(found["moved"]),
-        alive={str(kind): _times(counts) for kind, counts in found["alive"].items()},
+        joined=_times(found["joined"]),
+        looked=None if found["looked"] is None else float(found["looked"]),
+        alive={
+            str(kind): {str(count): (float(since), float(until)) for count, (since, until) in counts.items()}
+            for kind, counts in found["alive"].items()
+        },
         answered=tuple((float(when), str(version)) for when, version in found["answered"]),
     )
 

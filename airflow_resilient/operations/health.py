@@ -12,7 +12,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ class Kind(Enum):
     PEER_LOST = "peer-lost"
     NOT_SCHEDULING = "not-scheduling"
     RUN_OVERDUE = "run-overdue"
+    RUN_NOT_STARTED = "run-not-started"
     NEVER_RUNS_AGAIN = "never-runs-again"
     WAITING = "waiting"
     DEFERRED_TOO_LONG = "deferred-too-long"
@@ -59,9 +60,10 @@ class Kind(Enum):
     REQUEUED = "requeued"
     VERSION_SKEW = "version-skew"
     CLOCK_SKEW = "clock-skew"
+    MEMORY_LOST = "memory-lost"
 
 
-BLIND = (Kind.API_SILENT, Kind.LOGIN_REFUSED, Kind.NOT_SHOWN, Kind.NEED_UNREADABLE)
+BLIND = (Kind.API_SILENT, Kind.LOGIN_REFUSED, Kind.NOT_SHOWN, Kind.NEED_UNREADABLE, Kind.MEMORY_LOST)
 """Kinds of finding beside which others may be hidden."""
 
 
@@ -109,11 +111,46 @@ def diagnose(
     :param now: in seconds since 1970.
     :return: the findings, the most urgent ones first, and what to give to the next call.
     """
-    look = _Look(snapshot, seen, limits, now)
+    ahead = snapshot.clock_ahead or 0.0
+    look = _Look(in_our_time(snapshot, ahead) if abs(ahead) > limits.clock else snapshot, seen, limits, now)
     found = list(look.findings())
     found.sort(key=lambda each: (list(Severity).index(each.severity), each.since or now, each.key))
     alive = {kind: len(each) for kind, each in look.alive().items()} if snapshot.peers is not None else {}
-    return found, seen.after(snapshot, look.marks, alive, now)
+    return found, seen.after(look.snapshot, look.marks, alive, now)
+
+
+def in_our_time(snapshot: Snapshot, ahead: float) -> Snapshot:
+    """A look whose times are by our clock.
+
+    :param ahead: seconds by which the clock of Airflow is ahead.
+    """
+
+    def shifted(values: Sequence[Any] | None, *names: str) -> Any:
+        if values is None:
+            return None
+        return tuple(
+            replace(
+                each,
+                **{
+                    name: None if getattr(each, name) is None else getattr(each, name) - ahead
+                    for name in names
+                },
+            )
+            for each in values
+        )
+
+    return replace(
+        snapshot,
+        overall=shifted(snapshot.overall, "heartbeat"),
+        peers=shifted(snapshot.peers, "heartbeat"),
+        waiting=shifted(snapshot.waiting, "since", "queued"),
+        running=shifted(snapshot.running, "since"),
+        deferred=shifted(snapshot.deferred, "since"),
+        runs=shifted(snapshot.runs, "due", "queued", "started", "decided"),
+        needed=shifted(snapshot.needed, "queued", "started"),
+        dags=shifted(snapshot.dags, "next_due", "parsed"),
+        import_errors=shifted(snapshot.import_errors, "since"),
+    )
 
 
 _SCHEDULER, _TRIGGERER, _PROCESSOR = "scheduler", "triggerer", "dag_processor"
@@ -123,7 +160,8 @@ _COMMANDS = {
     _TRIGGERER: "airflow triggerer",
     _PROCESSOR: "airflow dag-processor",
 }
-_SHOWN = 3  # examples in a finding
+_FEW = 2  # DAGs that may vanish in any case
+_SURE_SECONDS = 60.0  # for which a run is not among the unfinished ones, before it counts as ended
 
 
 @dataclass
@@ -142,7 +180,11 @@ class _Look:
     def __post_init__(self) -> None:
         look = self.snapshot
         self.dags: dict[str, Dag] = {dag.dag_id: dag for dag in look.dags or ()}
-        self.unfinished: dict[str, int] = dict(Counter(run.dag_id for run in look.runs or ()))
+        ours = [run for run in look.runs or () if not run.backfill]  # a backfill has a limit of its own
+        self.unfinished: dict[str, int] = dict(Counter(run.dag_id for run in ours))
+        self.running: dict[str, int] = dict(Counter(run.dag_id for run in ours if run.state == "running"))
+        if look.database is False:  # then Airflow knows no heartbeat
+            self.snapshot = replace(look, overall=None)
         self.partial = {gap.part for gap in look.gaps}
         self.lost = {kind for kind, _, _ in self._lost_components()}
 
@@ -153,13 +195,13 @@ class _Look:
             return
         yield from self._gaps()
         yield from self._clocks()
-        since = self.lasts("database", self.limits.heartbeat) if look.database is False else None
-        if since is not None:
+        if look.database is False:
+            long = self.lasts("database", self.limits.heartbeat) is not None and self.seen.known
             yield Finding(
                 Kind.DATABASE_UNHEALTHY,
                 "metadata database",
-                Severity.PAGE,
-                since,
+                Severity.PAGE if long else Severity.UNKNOWN,
+                self.first("database"),
                 "Airflow's health endpoint says that the metadata database is unhealthy",
                 "the API server cannot query it",
                 "airflow db check",
@@ -167,7 +209,7 @@ class _Look:
             )
         yield from self._heartbeats()
         yield from self._peers()
-        overdue = list(self._overdue())
+        overdue = [*self._overdue(), *self._not_started()]
         stands = self._not_scheduling(overdue)
         if stands is not None:
             yield stands
@@ -219,7 +261,7 @@ class _Look:
             since,
             look.silent,
             "the API server is down, or something between it and here is",
-            f"curl --max-time 10 {shlex.quote(look.url + '/api/v2/version')}",
+            f"curl --max-time 10 --head {shlex.quote(look.url)}",
             key,
         )
 
@@ -276,17 +318,12 @@ class _Look:
         for each in self.snapshot.overall or ():
             title = _TITLES[each.kind]
             if each.heartbeat is None:
-                if each.kind != _TRIGGERER:
+                if each.kind != _TRIGGERER and self.lasts(f"no-heartbeat/{each.kind}", self.limits.heartbeat):
                     yield each.kind, None, f"Airflow has never seen a heartbeat of a {title}"
                 continue
-            age = self.now - each.heartbeat - self._ahead()
+            age = self.now - each.heartbeat
             if age > self.limits.heartbeat:
                 yield each.kind, each.heartbeat, f"the latest heartbeat of a {title} is {span(age)} old"
-
-    def _ahead(self) -> float:
-        """By how much the clock of Airflow is behind ours, where that is enough to matter."""
-        ahead = self.snapshot.clock_ahead or 0.0
-        return -ahead if abs(ahead) > self.limits.clock else 0.0
 
     def _heartbeats(self) -> Iterator[Finding]:
         for kind, heartbeat, evidence in self._lost_components():
@@ -329,8 +366,7 @@ class _Look:
                 title,
                 Severity.TICKET,
                 since,
-                f"{count} of {usual} {title}s are alive"
-                + (f"; silent: {', '.join(gone[:_SHOWN])}" if gone else ""),
+                f"{count} of {usual} {title}s are alive" + (f"; silent: {some(gone)}" if gone else ""),
                 f"a {title} is down; the others go on",
                 f"restart it: {_COMMANDS[kind]}",
                 f"peer-lost/{kind}",
@@ -340,10 +376,7 @@ class _Look:
         """Processes with a fresh heartbeat, by kind."""
         found: dict[str, list[Component]] = {kind: [] for kind in _TITLES}
         for each in self.snapshot.peers or ():
-            fresh = each.heartbeat is not None and (
-                self.now - each.heartbeat - self._ahead() <= self.limits.heartbeat
-            )
-            if fresh:
+            if each.heartbeat is not None and self.now - each.heartbeat <= self.limits.heartbeat:
                 found[each.kind].append(each)
         return found
 
@@ -365,6 +398,38 @@ class _Look:
                 "a scheduler is alive and has not created it: it may be busy, or fail at this DAG",
                 f"look at the scheduler's log, for {dag.dag_id}",
                 f"run-overdue/{dag.dag_id}",
+            )
+
+    def _not_started(self) -> Iterator[Finding]:
+        """Runs that exist, are queued, and are not kept so by ``max_active_runs``."""
+        if self.snapshot.runs is None or "runs" in self.partial:
+            return
+        late: dict[str, list[tuple[float, Run]]] = defaultdict(list)
+        for run in self.snapshot.runs:
+            dag = self.dags.get(run.dag_id)
+            if dag is None or run.backfill or run.state != "queued":
+                continue
+            limit, since = self.limits.overdue_of(dag), self.first(f"queued/{run.dag_id}/{run.run_id}")
+            if dag.needs.start_within is not None and run.automatic:
+                since = min(since, run.due or since)  # whatever keeps it: the DAG needs it
+            elif self.running.get(run.dag_id, 0) >= dag.max_active_runs:
+                continue
+            elif not self.seen.known:
+                since = run.queued or since
+            if self.now - since > limit:
+                late[run.dag_id].append((since, run))
+        for dag_id, found in late.items():
+            since, oldest = min(found, key=lambda pair: pair[0])
+            yield Finding(
+                Kind.RUN_NOT_STARTED,
+                dag_id,
+                Severity.PAGE,
+                since,
+                f"{counted(len(found), 'queued run')} not started, the oldest for "
+                f"{span(self.now - since)}: {oldest.run_id}",
+                "a scheduler is alive and does not start it: it is busy, or earlier runs last too long",
+                f"look at the runs of {dag_id} in the UI, then at the scheduler's log",
+                f"run-not-started/{dag_id}",
             )
 
     def _overdue_since(self, dag: Dag) -> float | None:
@@ -395,7 +460,7 @@ class _Look:
         if _SCHEDULER in self.lost or self.snapshot.overall is None:
             return None
         undecided = [
-            run
+            (run, self.first(f"undecided/{run.dag_id}/{run.run_id}/{run.decided:.0f}"))
             for run in self.snapshot.runs or ()
             if run.state == "running" and run.dag_id in self.dags and run.decided is not None
         ]
@@ -403,11 +468,13 @@ class _Look:
             return None
         work = []
         if overdue:
-            work.append(f"{counted(len(overdue), 'run')} overdue: {some(each.subject for each in overdue)}")
+            work.append(f"{counted(len(overdue), 'DAG')} late: {some(each.subject for each in overdue)}")
         if undecided:
-            work.append(f"{counted(len(undecided), 'unfinished run')} that nobody has looked at")
-        due = min((each.since or self.now for each in overdue), default=None)
-        since = max(filter(None, [self._last_sign(), due]))
+            work.append(f"{counted(len(undecided), 'unfinished run')} that no scheduler has looked at")
+        begins = [each.since or self.now for each in overdue]
+        # A DAG that was just unpaused has runs that no scheduler has looked at for long.
+        begins += [first if self.seen.known else run.decided or first for run, first in undecided]
+        since = max(filter(None, [self._last_sign(), min(begins)]))
         if self.now - since <= self.limits.scheduling:
             return None
         return Finding(
@@ -431,15 +498,15 @@ class _Look:
                 continue
             # Right after a run has ended, and after a file was read the first time, it has none for a moment.
             since = self.lasts(f"never/{dag.dag_id}", self.limits.overdue_of(dag))
-            if since is None:
+            if since is None or 0 < (dag.end or 0.0) < self.now:
                 continue
             yield Finding(
                 Kind.NEVER_RUNS_AGAIN,
                 dag.dag_id,
-                Severity.PAGE,
+                Severity.TICKET if dag.end is None else Severity.PAGE,  # it may have ended on purpose
                 since,
                 "it has a schedule, it is not paused, no run of it is unfinished, and no next run is planned",
-                "its end_date has passed, or Airflow has lost its next run (apache/airflow#17638, #19901)",
+                "Airflow has lost its next run (apache/airflow#17638, #19901), or its timetable has no more",
                 f"airflow dags pause {shlex.quote(dag.dag_id)}; airflow dags unpause "
                 f"{shlex.quote(dag.dag_id)}",
                 f"never-runs-again/{dag.dag_id}",
@@ -524,17 +591,25 @@ class _Look:
         return WaitingFacts(
             url=look.url,
             on_3=look.on_3,
+            ended=frozenset(self._ended()),
             dags=None if look.dags is None or "dags" in self.partial else self.dags,
             pools=None
             if look.pools is None or "pools" in self.partial
             else {pool.name: pool for pool in look.pools},
-            unfinished=None
-            if look.runs is None or "runs" in self.partial
-            else {(run.dag_id, run.run_id) for run in look.runs},
             waiting=tuple(look.waiting or ()),
             running=tuple(look.running) if look.running is not None and complete else None,
             executors=tuple(sorted({each.executor for each in look.peers or () if each.executor})),
         )
+
+    def _ended(self) -> Iterator[str]:
+        """Keys of what waits although its run has ended: in several looks, since runs come and go."""
+        if self.snapshot.runs is None or "runs" in self.partial:
+            return
+        unfinished = {(run.dag_id, run.run_id) for run in self.snapshot.runs}
+        for each in self.snapshot.waiting or ():
+            gone = (each.dag_id, each.run_id) not in unfinished
+            if gone and self.lasts(f"ended/{each.key}", _SURE_SECONDS) is not None:
+                yield each.key
 
     def _deferred(self) -> Iterator[Finding]:
         deferred = self.snapshot.deferred or ()
@@ -548,7 +623,7 @@ class _Look:
                 "triggerer",
                 Severity.PAGE,
                 oldest,
-                f"{counted(len(deferred), 'task instance')} deferred, and no triggerer has ever run: "
+                f"no triggerer has ever run, and what is deferred waits for one ({len(deferred)}): "
                 f"{some(each.name for each in deferred)}",
                 "no triggerer was started",
                 "airflow triggerer",
@@ -589,8 +664,8 @@ class _Look:
                 "triggerer",
                 Severity.PAGE,
                 min(since for since, _ in late),
-                f"{counted(len(late), 'task instance')} deferred, and no living triggerer has taken "
-                f"{'it' if len(late) == 1 else 'them'}: {some(each.name for _, each in late)}",
+                f"no living triggerer has taken what is deferred ({len(late)}): "
+                f"{some(each.name for _, each in late)}",
                 "the living triggerers are full ([triggerer] capacity), or do not take over from a dead one",
                 "start one more: airflow triggerer",
                 "unattended",
@@ -617,7 +692,7 @@ class _Look:
                 "not-parsed",
             )
         gone = self.seen.vanished(look, self.now)
-        many = len(gone) > self.limits.vanished * self.seen.dag_count
+        many = len(gone) > max(_FEW, self.limits.vanished * self.seen.dag_count)
         since = self.first("dags-vanished") if many and "dags" not in self.partial else self.now
         if self.now - since > self.limits.heartbeat:  # a deploy may replace the folder
             yield Finding(
@@ -626,7 +701,7 @@ class _Look:
                 Severity.PAGE,
                 since,
                 f"{len(gone)} of {self.seen.dag_count} DAGs that were active are not: {some(sorted(gone))}",
-                "their files are gone or cannot be read, or somebody has paused them",
+                "their files are gone, or cannot be read",
                 "airflow dags list; then look at the folder of DAG files of the DAG processor",
                 "dags-vanished",
             )
@@ -662,13 +737,15 @@ class _Look:
             return
         runs: dict[str, dict[str, Run]] = defaultdict(dict)
         for run in (*look.needed, *look.runs):
-            if run.scheduled:
+            if run.automatic:
                 runs[run.dag_id][run.run_id] = run
         for dag in self.dags.values():
             for need in dag.needs.by:
-                before, deadline, _ = need.deadlines(self.now)
+                before, deadline, _ = need.deadlines(look.taken)
                 evidence = missed(dag, runs[dag.dag_id].values(), before, deadline)
-                if evidence:
+                # A DAG that was deployed or unpaused after that could not have kept it.
+                joined = self.seen.joined.get(dag.dag_id, self.now) if self.seen.known else 0.0
+                if evidence and joined < deadline:
                     yield Finding(
                         Kind.NEED_BY_MISSED,
                         dag.dag_id,
@@ -682,9 +759,10 @@ class _Look:
 
     def _requeued(self) -> Iterator[Finding]:
         events = self.snapshot.requeues or ()
-        counts = Counter(each.name for each in events)
+        counts = Counter(each.name for each in events if not each.gave_up)
         gave_up = {each.name for each in events if each.gave_up}
-        for name, count in sorted(counts.items()):
+        for name in sorted({each.name for each in events}):
+            count = counts[name]
             if name not in gave_up and count <= self.limits.requeues:
                 continue
             mine = [each.when for each in events if each.name == name]
@@ -699,6 +777,20 @@ class _Look:
                 "look at the log of the executor's workers, for this task",
                 f"requeued/{name}",
             )
+
+
+def memory_lost(problem: str, now: float) -> Finding:
+    """The finding of a memory that cannot be used: what depends on earlier looks is not known."""
+    return Finding(
+        Kind.MEMORY_LOST,
+        "memory",
+        Severity.UNKNOWN,
+        now,
+        problem,
+        "what lasts since earlier looks is not known, and counts from now on",
+        "make the file writable for this command, and give each Airflow a file of its own",
+        "memory-lost",
+    )
 
 
 def missed(dag: Dag, runs: Iterable[Run], before: float, deadline: float) -> str:

@@ -1,17 +1,21 @@
 """One look at an Airflow over its REST API: what it does, what waits in it, and what is due.
 
-A look sends at most twelve requests, a login, one for each page of a hundred unpaused DAGs, and the further
-pages of what waits, is deferred for long, or runs. What cannot be asked is a `Gap`, never an empty list.
+A look sends at most twelve requests, a login, one for each page of a hundred unpaused DAGs, the further
+pages of what waits, is deferred for long, or runs, and a few about DAGs that are missing or have no next run.
+What cannot be asked is a `Gap`, never an empty list.
 
 A look is a value: `health.diagnose` decides what is wrong. Neither imports Airflow.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from ..core.needs import Needs, read_needs
 from .airflow_api import iso, seconds
@@ -27,6 +31,14 @@ PAGE_SIZE = 100
 
 MAX_PAGES = 50
 """Pages of one list; what is on further ones is counted, not read."""
+
+MAX_LOOK_SECONDS = 60.0
+"""For a whole look; what has not been read by then is a gap."""
+
+MAX_DETAILS = 5
+"""DAGs without a next run whose end date is asked for in one look."""
+
+_MAX_ROUNDS = 3  # to read a list of several pages whose rows move meanwhile
 
 REQUEUED = "stuck in queued reschedule"
 GAVE_UP = "stuck in queued tries exceeded"
@@ -78,6 +90,7 @@ class Dag:
     :param max_active_tasks: how many of its task instances may be queued or running at a time: on 2.11 in all
         runs together, on 3.x in each.
     :param needs: what its tags say.
+    :param end: its end date, where that was asked for: 0, if it has none.
     """
 
     dag_id: str
@@ -87,6 +100,7 @@ class Dag:
     max_active_runs: int = 16
     max_active_tasks: int = 16
     needs: Needs = field(default_factory=Needs)
+    end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,8 @@ class Run:
     :param due: when it was due: ``run_after``, on 2.11 the end of its data interval.
     :param queued: when it was created, where Airflow tells it.
     :param decided: when a scheduler has dealt with it last.
-    :param scheduled: the scheduler has made it, neither a person nor a backfill.
+    :param automatic: the scheduler has made it, for a time or an asset; neither a person nor a backfill.
+    :param backfill: a backfill has made it; it does not count for ``max_active_runs``.
     """
 
     dag_id: str
@@ -106,14 +121,15 @@ class Run:
     queued: float | None = None
     started: float | None = None
     decided: float | None = None
-    scheduled: bool = True
+    automatic: bool = True
+    backfill: bool = False
 
 
 @dataclass(frozen=True)
 class Waiting:
     """A task instance that waits to run, waits in the triggerer, or runs.
 
-    :param since: the earliest time that Airflow tells: scheduled, queued, deferred or started.
+    :param since: when Airflow says that this began: scheduled, queued, deferred or started.
     :param queued: when it was queued the last time, for one that is queued.
     :param triggerer: id of the job of its triggerer, for one that is deferred; ``None``: it has none.
     """
@@ -167,7 +183,7 @@ class Pool:
 class ImportProblem:
     """A DAG file that cannot be imported.
 
-    :param error: the last line of the traceback.
+    :param error: class of the error; its text may contain a secret.
     """
 
     file: str
@@ -205,7 +221,8 @@ class Snapshot:
     :param deferred: those that have been deferred for longer than was asked for.
     :param runs: every unfinished run.
     :param dags: every DAG that is neither paused nor deleted.
-    :param needed: the scheduled runs of DAGs with a *need by*, which were due in the last days.
+    :param paused: of the DAGs that were asked for because they are missing, those that are paused.
+    :param needed: the automatic runs of DAGs with a *need by*, which were due in the last days.
     :param seconds: how long the look took.
     """
 
@@ -224,6 +241,7 @@ class Snapshot:
     deferred: tuple[Waiting, ...] | None = None
     runs: tuple[Run, ...] | None = None
     dags: tuple[Dag, ...] | None = None
+    paused: frozenset[str] = frozenset()
     import_errors: tuple[ImportProblem, ...] | None = None
     requeues: tuple[Requeue, ...] | None = None
     needed: tuple[Run, ...] | None = None
@@ -240,6 +258,7 @@ class Snapshot:
 def look(
     api: AirflowApi,
     *,
+    known: Collection[str] = (),
     deferred_for: float = 300.0,
     requeued_within: float = 3600.0,
     progress: Callable[[str], object] = str,
@@ -247,6 +266,7 @@ def look(
 ) -> Snapshot:
     """Take one look. Raises nothing: what cannot be read is a gap, or the whole look is silent.
 
+    :param known: DAGs that were active in earlier looks: if some are missing, the paused ones are asked for.
     :param deferred_for: seconds; task instances that have been deferred for less are not read.
     :param requeued_within: seconds; how far back the audit log is read.
     :param progress: called with the name of each part before it is read.
@@ -256,6 +276,8 @@ def look(
     try:
         v2 = api.is_v2
         version = api.version()
+        reader = _Reader(api, v2=v2, progress=progress, until=began + MAX_LOOK_SECONDS, now=now)
+        found = _read(reader, began, known, deferred_for, requeued_within)
     except AirflowApiError as error:
         return Snapshot(
             api.url,
@@ -265,42 +287,55 @@ def look(
             requests=api.requests - before,
             seconds=now() - began,
         )
-    reader = _Reader(api, v2=v2, progress=progress)
-    dags = reader.part("dags", reader.dags)
-    # Task instances before runs: a run that ends in between leaves none behind that seems to wait.
-    waiting = reader.part("task instances", lambda: reader.instances([("state", "scheduled"), _QUEUED]))
-    running = reader.part("running task instances", lambda: reader.instances([("state", "running")]))
-    old = iso(began - deferred_for)
-    deferred = reader.part(
-        "deferred task instances",
-        lambda: reader.instances([("state", "deferred"), ("updated_at_lte", old)]),
-    )
-    runs = reader.part("runs", reader.runs)
-    health = reader.part("health", reader.health)
-    database, overall = health if health is not None else (None, None)
     return Snapshot(
         api.url,
         began,
         version=version,
         clock_ahead=api.clock_ahead,
-        database=database,
-        overall=overall,
-        peers=reader.part("jobs", reader.jobs) if v2 else None,
-        pools=reader.part("pools", reader.pools),
-        waiting=waiting,
-        running=running,
-        deferred=deferred,
-        runs=runs,
-        dags=dags,
-        import_errors=reader.part("import errors", reader.import_errors),
-        requeues=reader.part("audit log", lambda: reader.requeues(began - requeued_within)),
-        needed=reader.part("runs that are needed", lambda: reader.needed(dags or (), began)),
         gaps=tuple(reader.gaps),
         requests=api.requests - before,
         seconds=now() - began,
+        **found,
     )
 
 
+def _read(
+    reader: _Reader, began: float, known: Collection[str], deferred_for: float, requeued_within: float
+) -> dict[str, Any]:
+    """The parts of a look.
+
+    :raises AirflowApiError: the login is refused.
+    """
+    part = reader.part
+    runs = part("runs", reader.runs)
+    waiting = part("task instances", lambda: reader.instances([("state", "scheduled"), _QUEUED]))
+    running = part("running task instances", lambda: reader.instances([("state", "running")]))
+    old = iso(began - deferred_for)
+    query = [("state", "deferred"), ("updated_at_lte", old)]
+    deferred = part("deferred task instances", lambda: reader.instances(query))
+    dags = part("dags", reader.dags)
+    if dags is not None and runs is not None:
+        dags = part("details of DAGs", partial(reader.with_end, dags, runs)) or dags
+    missing = set(known) - {dag.dag_id for dag in dags or ()}
+    health = part("health", reader.health)
+    return {
+        "runs": runs,
+        "waiting": waiting,
+        "running": running,
+        "deferred": deferred,
+        "dags": dags,
+        "paused": (dags and missing and part("paused DAGs", lambda: reader.paused(missing))) or frozenset(),
+        "database": None if health is None else health[0],
+        "overall": None if health is None else health[1],
+        "peers": part("jobs", reader.jobs) if reader.v2 else None,
+        "pools": part("pools", reader.pools),
+        "import_errors": part("import errors", reader.import_errors),
+        "requeues": part("audit log", lambda: reader.requeues(began - requeued_within)),
+        "needed": part("runs that are needed", lambda: reader.needed(dags or (), began)),
+    }
+
+
+_UNAUTHORIZED, _DENIED = 401, 403
 _QUEUED = ("state", "queued")
 _KINDS = {
     "SchedulerJob": "scheduler",
@@ -312,19 +347,34 @@ _KINDS = {
 class _Reader:
     """Reads the parts of one look, and notes those that cannot be read."""
 
-    def __init__(self, api: AirflowApi, *, v2: bool, progress: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        api: AirflowApi,
+        *,
+        v2: bool,
+        progress: Callable[[str], object],
+        until: float,
+        now: Callable[[], float],
+    ) -> None:
         self.api, self.v2, self.gaps = api, v2, list[Gap]()
-        self._progress = progress
+        self._progress, self._until, self._now = progress, until, now
         self._part = ""
 
     def part(self, name: str, read: Callable[[], T]) -> T | None:
-        """What `read` returns; ``None``, and a gap, where it cannot be read."""
+        """What `read` returns; ``None``, and a gap, where it cannot be read.
+
+        :raises AirflowApiError: the login is refused, as it will be for all that follows.
+        """
         self._part = name
         self._progress(name)
         try:
+            if self._now() > self._until:
+                raise AirflowApiError(f"it was not read: the look has taken {MAX_LOOK_SECONDS:.0f} s already")
             return read()
         except AirflowApiError as error:
-            self.gaps.append(Gap(name, str(error), denied=error.status in (401, 403)))
+            if error.status == _UNAUTHORIZED:
+                raise
+            self.gaps.append(Gap(name, str(error), denied=error.status == _DENIED))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self.gaps.append(Gap(name, f"the answer is not that of Airflow's API: {error!r}"))
         return None
@@ -332,16 +382,25 @@ class _Reader:
     def _pages(
         self, path: str, field_name: str, query: Sequence[tuple[str, str]] = ()
     ) -> list[Mapping[str, Any]]:
-        """All rows of a list, at most `MAX_PAGES` pages; the rest is a gap."""
-        rows: list[Mapping[str, Any]] = []
-        for _ in range(MAX_PAGES):
-            page = [("limit", str(PAGE_SIZE)), ("offset", str(len(rows)))]
-            found, total = self.api.read_list(path, field_name, [*query, *page])
-            rows += found
-            if not found or len(rows) >= total:
-                return rows
-        self.gaps.append(Gap(self._part, f"there are {total}, of which the first {len(rows)} were read"))
-        return rows
+        """All rows of a list, at most `MAX_PAGES` pages; the rest is a gap.
+
+        Where rows come and go between two requests, pages by offset lose some: then all are read once more.
+        """
+        rows: dict[Any, Mapping[str, Any]] = {}
+        for _ in range(_MAX_ROUNDS):
+            offset = total = 0
+            for _ in range(MAX_PAGES):
+                page = [("limit", str(PAGE_SIZE)), ("offset", str(offset))]
+                found, total = self.api.read_list(path, field_name, [*query, *page])
+                rows.update((_identity(row), row) for row in found)
+                offset += len(found)
+                if not found or offset >= total or self._now() > self._until:
+                    break
+            if len(rows) >= total or offset < total:
+                break
+        if len(rows) < total:
+            self.gaps.append(Gap(self._part, f"there are {total}, of which {len(rows)} were read"))
+        return list(rows.values())
 
     def dags(self) -> tuple[Dag, ...]:
         query = [("paused", "false"), ("exclude_stale" if self.v2 else "only_active", "true")]
@@ -349,12 +408,29 @@ class _Reader:
 
     def instances(self, query: Sequence[tuple[str, str]]) -> tuple[Waiting, ...]:
         rows = self._pages("/dags/~/dagRuns/~/taskInstances", "task_instances", query)
-        return tuple({each.key: each for each in map(_waiting, rows)}.values())
+        return tuple(map(_waiting, rows))
 
     def runs(self) -> tuple[Run, ...]:
         query = [("state", state) for state in UNFINISHED_RUNS]
         rows = self._pages("/dags/~/dagRuns", "dag_runs", query)
-        return tuple({(each.dag_id, each.run_id): each for each in map(_run, rows)}.values())
+        return tuple(map(_run, rows))
+
+    def with_end(self, dags: Sequence[Dag], runs: Sequence[Run]) -> tuple[Dag, ...]:
+        """The DAGs, with the end date of the first few that have a schedule, and no next or current run."""
+        current = {run.dag_id for run in runs}
+        left, found = MAX_DETAILS, []
+        for dag in dags:
+            if dag.scheduled and dag.next_due is None and dag.dag_id not in current and left:
+                left -= 1
+                details = self.api.read(f"/dags/{quote(dag.dag_id, safe='')}/details")
+                dag = replace(dag, end=seconds(details["end_date"]) or 0.0)  # noqa: PLW2901
+            found.append(dag)
+        return tuple(found)
+
+    def paused(self, missing: Collection[str]) -> frozenset[str]:
+        """Which of these DAGs are paused."""
+        rows = self._pages("/dags", "dags", [("paused", "true")])
+        return frozenset(str(row["dag_id"]) for row in rows) & frozenset(missing)
 
     def health(self) -> tuple[bool, tuple[Component, ...]]:
         found = self.api.read("/monitor/health" if self.v2 else "/health")
@@ -391,7 +467,7 @@ class _Reader:
     def import_errors(self) -> tuple[ImportProblem, ...]:
         rows = self._pages("/importErrors", "import_errors")
         return tuple(
-            ImportProblem(str(row["filename"]), seconds(row.get("timestamp")), _last_line(row["stack_trace"]))
+            ImportProblem(str(row["filename"]), seconds(row.get("timestamp")), _class_of(row["stack_trace"]))
             for row in rows
         )
 
@@ -402,7 +478,7 @@ class _Reader:
         rows = self._pages("/eventLogs", "event_logs", [*query, ("after", iso(after))])
         return tuple(
             Requeue(
-                f"{row['dag_id']} / {row['run_id']} / {row['task_id']}",
+                f"{row['dag_id']} / {row['run_id']} / {row['task_id']}{_index(row.get('map_index'))}",
                 seconds(row["when"]) or 0.0,
                 row["event"] == GAVE_UP,
             )
@@ -410,7 +486,7 @@ class _Reader:
         )
 
     def needed(self, dags: Iterable[Dag], now: float) -> tuple[Run, ...]:
-        """The scheduled runs that count for a *need by*, of all DAGs that have one."""
+        """The automatic runs that count for a *need by*, of all DAGs that have one."""
         needed = {dag.dag_id: dag.needs.by for dag in dags if dag.needs.by}
         if not needed:
             return ()
@@ -428,7 +504,7 @@ class _Reader:
                 break
         else:
             self.gaps.append(Gap(self._part, f"there are more than {len(rows)}"))
-        return tuple(run for run in map(_run, rows) if run.scheduled and (run.due or 0.0) >= first)
+        return tuple(run for run in map(_run, rows) if run.automatic and (run.due or 0.0) >= first)
 
 
 def _dag(row: Mapping[str, Any]) -> Dag:
@@ -443,6 +519,16 @@ def _dag(row: Mapping[str, Any]) -> Dag:
         max_active_tasks=int(row["max_active_tasks"] or 16),
         needs=read_needs(str(tag["name"]) for tag in row["tags"] or ()),
     )
+
+
+def _identity(row: Mapping[str, Any]) -> Any:
+    """What tells a row of a list from all others."""
+    names = ("event_log_id", "import_error_id", "name", "dag_id", "dag_run_id", "task_id", "map_index")
+    return tuple(row.get(name) for name in names)
+
+
+def _index(map_index: Any) -> str:
+    return f"[{map_index}]" if isinstance(map_index, int) and map_index >= 0 else ""
 
 
 _NOT_BY_TIME = (
@@ -468,6 +554,8 @@ def _scheduled_by_time(row: Mapping[str, Any]) -> bool:
     if "timetable_summary" in row:
         return str(row["timetable_summary"] or "").lower() not in _NOT_BY_TIME
     interval = row.get("schedule_interval")
+    if isinstance(interval, Mapping) and interval.get("__type") not in (None, "CronExpression"):
+        return True  # a length of time
     shown = interval.get("value") if isinstance(interval, Mapping) else interval
     described = str(row.get("timetable_description") or "").lower()
     return str(shown or "").lower() not in _NOT_BY_TIME and described not in _NOT_BY_TIME
@@ -483,17 +571,25 @@ def _run(row: Mapping[str, Any]) -> Run:
         seconds(row.get("queued_at")),
         seconds(row["start_date"]),
         seconds(row["last_scheduling_decision"]),
-        scheduled=row["run_type"] == "scheduled",
+        automatic=row["run_type"] in ("scheduled", "asset_triggered", "dataset_triggered"),
+        backfill=row["run_type"] == "backfill",
     )
 
 
 def _waiting(row: Mapping[str, Any]) -> Waiting:
-    """A task instance of v1 or v2."""
+    """A task instance of v1 or v2.
+
+    Its ``queued_when`` counts while it is queued only: one that comes back from a deferral, or is tried
+    again, keeps the old one. Source: ``schedule_tis`` of ``DagRun``, ``handle_event_submit`` in
+    ``airflow/models/trigger.py`` (2.11, 3.3). v1 has no ``scheduled_when``.
+    """
     trigger = row.get("trigger") or {}
     if row["state"] in ("deferred", "running"):
         moments = [trigger.get("created_date") or row["start_date"]]
-    else:
+    elif row["state"] == "queued":
         moments = [row.get("scheduled_when"), row["queued_when"]]
+    else:
+        moments = [row.get("scheduled_when")]
     known = [moment for moment in map(seconds, moments) if moment is not None]
     return Waiting(
         str(row["dag_id"]),
@@ -511,6 +607,8 @@ def _waiting(row: Mapping[str, Any]) -> Waiting:
     )
 
 
-def _last_line(traceback: Any) -> str:
+def _class_of(traceback: Any) -> str:
+    """The class of the error at the end of a traceback."""
     lines = str(traceback or "").strip().splitlines()
-    return lines[-1].strip()[:200] if lines else ""
+    found = re.match(r"[\w.]+", lines[-1].strip()) if lines else None
+    return found[0] if found else ""

@@ -44,7 +44,7 @@ class WaitingFacts:
     :param on_3: it is Airflow 3: ``max_active_tasks`` counts in each run, not in all runs of a DAG.
     :param dags: the DAGs that are not paused, by id.
     :param pools: by name.
-    :param unfinished: the runs that have not ended: DAG and run.
+    :param ended: keys of what waits although its run has ended.
     :param waiting: every task instance that is scheduled or queued.
     :param running: every task instance that runs.
     :param executors: classes of executors.
@@ -54,20 +54,15 @@ class WaitingFacts:
     on_3: bool = True
     dags: Mapping[str, Dag] | None = None
     pools: Mapping[str, Pool] | None = None
-    unfinished: set[tuple[str, str]] | None = None
+    ended: frozenset[str] = frozenset()
     waiting: tuple[Waiting, ...] = ()
     running: tuple[Waiting, ...] | None = None
     executors: tuple[str, ...] = ()
 
-    def ended(self, each: Waiting) -> bool:
-        """Whether its run has ended."""
-        return self.unfinished is not None and (each.dag_id, each.run_id) not in self.unfinished
-
     def ghosts(self, pool: str) -> list[Waiting]:
         """Queued task instances of ended runs, which occupy slots of a pool."""
-        return [
-            each for each in self.waiting if each.pool == pool and each.state == "queued" and self.ended(each)
-        ]
+        queued = [each for each in self.waiting if each.pool == pool and each.state == "queued"]
+        return [each for each in queued if each.key in self.ended]
 
     def active(self, each: Waiting) -> int | None:
         """How many task instances count for ``max_active_tasks`` of its DAG."""
@@ -82,7 +77,7 @@ class WaitingFacts:
 
 def why_waiting(each: Waiting, facts: WaitingFacts) -> tuple[Why, str]:
     """Why a task instance waits, and what it is about: a pool, a DAG, a queue."""
-    if facts.ended(each):
+    if each.key in facts.ended:
         return Why.RUN_ENDED, each.pool
     if facts.dags is not None and each.dag_id not in facts.dags:
         return Why.DAG_PAUSED, each.dag_id
@@ -139,8 +134,9 @@ def explain(why: Why, subject: str, oldest: Waiting, facts: WaitingFacts) -> tup
         Why.POOL_FULL: f"the pool {subject!r} is full: {used}",
         Why.MAX_ACTIVE_TASKS: f"{subject!r} has as many active task instances as max_active_tasks allows",
         Why.NO_WORKER: f"nothing of the queue {subject!r} runs: probably no worker listens on it",
-        Why.NOT_STARTED: "it has its slot, and the executor does not start it; Airflow takes it back after "
-        "[scheduler] task_queued_timeout, but not from every executor (LocalExecutor, up to 3.3)",
+        Why.NOT_STARTED: f"it has its slot, and the executor does not start it: {_busy(subject, facts)}"
+        "Airflow takes it back after [scheduler] task_queued_timeout, but not from every executor "
+        "(LocalExecutor, up to 3.3)",
         Why.UNKNOWN: "not known: the pool has free slots, and the DAG may run more task instances; perhaps "
         "the executor is full ([core] parallelism)",
     }
@@ -151,43 +147,64 @@ def _next_step(
     why: Why, subject: str, oldest: Waiting, ghosts: Sequence[Waiting], facts: WaitingFacts
 ) -> str:
     name = shlex.quote(subject)
-    more_slots = f"airflow pools set {name} 128 ''"
+    enough = max(128, oldest.slots)
     clear = clear_command(oldest, facts)
     steps = {
-        Why.RUN_ENDED: mark_failed_command(oldest, facts),
-        Why.GHOSTS: mark_failed_command((*ghosts, oldest)[0], facts),
+        Why.RUN_ENDED: f"{mark_failed_command(oldest, facts)}; {_CLEARS}",
+        Why.GHOSTS: f"{mark_failed_command((*ghosts, oldest)[0], facts)}; {_CLEARS}",
         Why.DAG_PAUSED: f"airflow dags unpause {name}",
-        Why.POOL_MISSING: more_slots,
-        Why.POOL_NEGATIVE: more_slots,
-        Why.POOL_TOO_SMALL: f"airflow pools set {name} {oldest.slots} ''; or lower pool_slots of the task",
-        Why.POOL_OVERCOMMITTED: f"wait, or give it more slots: airflow pools set {name} SLOTS ''",
-        Why.POOL_FULL: f"wait, or give it more slots: airflow pools set {name} SLOTS ''",
+        Why.POOL_MISSING: f"airflow pools set {name} {enough} ''",
+        Why.POOL_NEGATIVE: slots_command(subject, enough, facts),
+        Why.POOL_TOO_SMALL: f"{slots_command(subject, oldest.slots, facts)}; or lower pool_slots of the task",
+        Why.POOL_OVERCOMMITTED: "wait, or give it more slots in the UI",
+        Why.POOL_FULL: "wait, or give it more slots in the UI",
         Why.MAX_ACTIVE_TASKS: "wait, or raise max_active_tasks of the DAG",
         Why.NO_WORKER: f"airflow celery worker --queues {name}",
-        Why.NOT_STARTED: f"{clear}; if that does not help, restart the scheduler, too (apache/airflow#28206)",
+        Why.NOT_STARTED: "look at the executor's workers, and add some if they are busy; if they are not: "
+        f"{clear}; if that does not help, restart the scheduler, too (apache/airflow#28206)",
         Why.UNKNOWN: "look at the scheduler's log, for the task",
     }
     return steps[why]
 
 
+_CLEARS = "Airflow then clears failed tasks downstream of it, and their run goes on: look at that run first"
+"""Source: ``set_task_instance_state`` in ``airflow/models/dag.py`` (2.11) and of ``SerializedDAG`` (3.3)."""
+
+
+def _busy(queue: str, facts: WaitingFacts) -> str:
+    """What else runs in the same queue."""
+    count = sum(other.queue == queue for other in facts.running or ())
+    return (
+        f"its workers may be busy ({counted(count, 'task instance')} of the queue running); " if count else ""
+    )
+
+
+def slots_command(pool: str, slots: int, facts: WaitingFacts) -> str:
+    """What gives a pool so many slots; ``airflow pools set`` would also empty its description and more.
+
+    Source: ``create_or_update_pool`` in ``airflow/models/pool.py`` sets everything (2.11, 3.3).
+    """
+    path = f"/pools/{quote(pool, safe='')}?update_mask=slots"
+    return _curl("PATCH", path, {"name": pool, "slots": slots}, facts)
+
+
 def clear_command(each: Waiting, facts: WaitingFacts) -> str:
-    """What clears this task instance, and no other: ``airflow tasks clear`` would clear it in all runs."""
-    task: Any = each.task_id if each.map_index < 0 else [each.task_id, each.map_index]
+    """What clears this task instance in its run alone: ``airflow tasks clear`` would clear it in all runs.
+
+    On 2.11, all map indexes of a mapped task are cleared.
+    """
+    task: Any = each.task_id if each.map_index < 0 or not facts.on_3 else [each.task_id, each.map_index]
     body = {"dry_run": False, "only_failed": False, "task_ids": [task], "dag_run_id": each.run_id}
     return _curl("POST", f"/dags/{quote(each.dag_id, safe='')}/clearTaskInstances", body, facts)
 
 
 def mark_failed_command(each: Waiting, facts: WaitingFacts) -> str:
-    """What marks this task instance as failed, and no other."""
+    """What marks this task instance as failed."""
     parts = ["dags", each.dag_id, "dagRuns", each.run_id, "taskInstances", each.task_id]
     parts += [] if each.map_index < 0 else [str(each.map_index)]
     path = "".join(f"/{quote(part, safe='')}" for part in parts)
-    return _curl(
-        "PATCH",
-        path,
-        {"dry_run": False, "new_state": "failed"} if not facts.on_3 else {"new_state": "failed"},
-        facts,
-    )
+    body = {"new_state": "failed"} if facts.on_3 else {"dry_run": False, "new_state": "failed"}
+    return _curl("PATCH", path, body, facts)
 
 
 def _curl(method: str, path: str, body: Mapping[str, Any], facts: WaitingFacts) -> str:

@@ -44,12 +44,27 @@ MUTANTS = {
         "Severity.PAGE",
     ),
     "heartbeats are believed at any age": ("health", "if age > self.limits.heartbeat:", "if False:"),
-    "a heartbeat that never was is no loss": ("health", "if each.kind != _TRIGGERER:", "if False:"),
-    "a triggerer must have run once": ("health", "if each.kind != _TRIGGERER:", "if True:"),
+    "a heartbeat that never was is no loss": ("health", "if each.kind != _TRIGGERER and", "if False and"),
+    "a triggerer must have run once": ("health", "if each.kind != _TRIGGERER and", "if"),
+    "a heartbeat that is not there yet is a loss": (
+        "health",
+        'self.lasts(f"no-heartbeat/{each.kind}", self.limits.heartbeat):',
+        'self.first(f"no-heartbeat/{each.kind}"):',
+    ),
+    "a database that fails over loses heartbeats": (
+        "health",
+        "if look.database is False:  # then Airflow knows no heartbeat",
+        "if False:",
+    ),
     "the clock of Airflow is taken for ours": (
         "health",
-        "return -ahead if abs(ahead) > self.limits.clock else 0.0",
-        "return 0.0",
+        "in_our_time(snapshot, ahead) if abs(ahead) > limits.clock else snapshot",
+        "snapshot",
+    ),
+    "the clock of Airflow is corrected the wrong way": (
+        "health",
+        "getattr(each, name) - ahead",
+        "getattr(each, name) + ahead",
     ),
     "a peer is missed at once": (
         "health",
@@ -88,8 +103,54 @@ MUTANTS = {
     ),
     "nothing is a sign of scheduling": (
         "health",
-        "since = max(filter(None, [self._last_sign(), due]))",
-        "since = due or 1.0",
+        "since = max(filter(None, [self._last_sign(), min(begins)]))",
+        "since = min(begins)",
+    ),
+    "what a DAG that was just unpaused has is stuck": (
+        "health",
+        "[first if self.seen.known else run.decided or first for run, first in undecided]",
+        "[run.decided or first for run, first in undecided]",
+    ),
+    "a backfill counts for max_active_runs": (
+        "health",
+        "[run for run in look.runs or () if not run.backfill]",
+        "list(look.runs or ())",
+    ),
+    "queued runs are not late": ("health", "[*self._overdue(), *self._not_started()]", "[*self._overdue()]"),
+    "max_active_runs is no reason to be queued": (
+        "health",
+        "elif self.running.get(run.dag_id, 0) >= dag.max_active_runs:",
+        "elif False:",
+    ),
+    "max_active_runs is a reason although the DAG needs it": (
+        "health",
+        "if dag.needs.start_within is not None and run.automatic:",
+        "if False:",
+    ),
+    "a DAG whose end date has passed has a next run": (
+        "health",
+        "or 0 < (dag.end or 0.0) < self.now:",
+        "or False:",
+    ),
+    "an end date that is not known is none": (
+        "health",
+        "Severity.TICKET if dag.end is None else Severity.PAGE,",
+        "Severity.PAGE,",
+    ),
+    "a DAG that was deployed later has missed it": (
+        "health",
+        "if evidence and joined < deadline:",
+        "if evidence:",
+    ),
+    "a run that was missed once has ended": (
+        "health",
+        'if gone and self.lasts(f"ended/{each.key}", _SURE_SECONDS) is not None:',
+        "if gone:",
+    ),
+    "two DAGs that are gone are many": (
+        "health",
+        "max(_FEW, self.limits.vanished * self.seen.dag_count)",
+        "self.limits.vanished * self.seen.dag_count",
     ),
     "a DAG without a schedule has a next run": (
         "health",
@@ -137,7 +198,7 @@ MUTANTS = {
     ),
     "one DAG that is gone is enough": (
         "health",
-        "many = len(gone) > self.limits.vanished * self.seen.dag_count",
+        "many = len(gone) > max(_FEW, self.limits.vanished * self.seen.dag_count)",
         "many = bool(gone)",
     ),
     "what is needed counts although it is due after that": (
@@ -151,10 +212,10 @@ MUTANTS = {
         "if dag.next_due is not None and dag.next_due < deadline:",
         "if False:",
     ),
-    "a run by hand is needed": ("health", "            if run.scheduled:\n", "            if True:\n"),
+    "a run by hand is needed": ("health", "            if run.automatic:\n", "            if True:\n"),
     "one requeue is enough": ("health", "count <= self.limits.requeues:", "count <= 0:"),
     "what was given up must have been requeued often": ("health", "name not in gave_up and count", "count"),
-    "an ended run is not noticed": ("why_waiting", "    if facts.ended(each):\n", "    if False:\n"),
+    "an ended run is not noticed": ("why_waiting", "    if each.key in facts.ended:\n", "    if False:\n"),
     "a paused DAG is not noticed": ("why_waiting", "each.dag_id not in facts.dags:", "False:"),
     "a missing pool is not noticed": (
         "why_waiting",
@@ -174,15 +235,12 @@ MUTANTS = {
     "a queue without workers is not noticed": ("why_waiting", "if each.queue not in served:", "if False:"),
     "the memory forgets what it could not see": (
         "first_seen",
-        "        if snapshot.gaps:\n            seen = {**self.marks, **seen}\n",
-        "",
+        'missing & DEPENDS.get(key.partition("/")[0], set())',
+        "False",
     ),
-    "the memory forgets when nobody answers": (
-        "first_seen",
-        "marks={**self.marks, **seen})",
-        "marks=seen)",
-    ),
-    "the memory keeps what is over": ("first_seen", "        if snapshot.gaps:\n", "        if True:\n"),
+    "the memory forgets when nobody answers": ("first_seen", "if snapshot.silent or missing", "if missing"),
+    "the memory keeps what is over": ("first_seen", "if snapshot.silent or missing", "if True or missing"),
+    "paused DAGs have vanished": ("first_seen", " | snapshot.paused", ""),
     "an upgrade is a skew": (
         "first_seen",
         "return set(turns) if len(turns) > len(set(turns)) else set(turns[-1:])",
@@ -193,11 +251,7 @@ MUTANTS = {
         "return set(turns) if len(turns) > len(set(turns)) else set(turns[-1:])",
         "return set(turns[-1:])",
     ),
-    "yesterday's peers are usual": (
-        "first_seen",
-        "if now - when < USUAL_SECONDS), default=0)",
-        "), default=0)",
-    ),
+    "yesterday's peers are usual": ("first_seen", " and now - until < USUAL_SECONDS", ""),
 }
 
 

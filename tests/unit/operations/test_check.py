@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
@@ -14,7 +15,7 @@ import pytest
 
 from airflow_resilient.cli import main
 from airflow_resilient.operations.check import beat, exit_code_of, format_findings, signal_of
-from airflow_resilient.operations.first_seen import FirstSeen, save
+from airflow_resilient.operations.first_seen import FirstSeen, locked, save
 from airflow_resilient.operations.health import Finding, Kind, Severity
 from airflow_resilient.operations.limits import Limits
 from airflow_resilient.operations.snapshot import MAX_PAGES, Snapshot
@@ -150,7 +151,8 @@ def test_a_list_without_an_end_is_read_for_a_while_and_said(server, capsys):
     row = {"name": "p", "slots": 1, "occupied_slots": 0, "queued_slots": 0}
     server.rows["/pools"] = ([row], 10_000)
     assert main(["check", "--airflow-url", server.url]) == 2
-    assert f"there are 10000, of which the first {MAX_PAGES} were read" in capsys.readouterr().out
+    assert "there are 10000, of which 1 were read" in capsys.readouterr().out
+    assert sum(path == "/pools" for path, _ in server.asked) == MAX_PAGES
 
 
 def test_an_airflow_that_does_not_answer_is_unknown(capsys):
@@ -167,11 +169,32 @@ def test_a_login_that_is_refused_is_said(server, capsys):
 def test_a_memory_that_is_spoiled_is_said_and_begun_anew(server, capsys, tmp_path):
     memory = tmp_path / "memory"
     memory.write_text("{")
-    assert main(["check", "--airflow-url", server.url, "--memory", str(memory)]) == 0
-    assert "cannot be read" in (first := capsys.readouterr().err)
+    assert main(["check", "--airflow-url", server.url, "--memory", str(memory)]) == 2
+    assert "UNKNOWN memory-lost: memory" in (first := capsys.readouterr().out)
+    assert "cannot be read" in first
     assert "it starts empty" in first
     assert main(["check", "--airflow-url", server.url, "--memory", str(memory)]) == 0
-    assert "starts empty" not in capsys.readouterr().err
+
+
+def test_a_memory_that_cannot_be_written_is_not_well(server, capsys, tmp_path):
+    memory = tmp_path / "missing" / "memory"
+    assert main(["check", "--airflow-url", server.url, "--memory", str(memory)]) == 2
+    assert "UNKNOWN memory-lost: memory" in capsys.readouterr().out
+
+
+def test_two_looks_do_not_share_a_memory(server, capsys, tmp_path):
+    with locked(tmp_path / "memory"):
+        assert main(["check", "--airflow-url", server.url, "--memory", str(tmp_path / "memory")]) == 2
+    assert "another look" in capsys.readouterr().err
+
+
+def test_a_login_that_expires_is_no_airflow_without_permissions(server, capsys):
+    """What needs no login still answers."""
+    server.broken["/dags/~/dagRuns"] = 401
+    assert main(["check", "--airflow-url", server.url, "--token", "expired"]) == 2
+    printed = capsys.readouterr().out
+    assert "UNKNOWN login-refused" in printed
+    assert "not-shown" not in printed
 
 
 def test_neither_airflow_nor_a_service_is_imported(server):
@@ -189,13 +212,19 @@ def test_neither_airflow_nor_a_service_is_imported(server):
     [
         (["--limit", "wait=3m"], "'wait=3m' is not a limit; write NAME=VALUE, NAME one of heartbeat,"),
         (["--limit", "waiting=soon"], "waiting = 'soon' is not valid; write a duration"),
-        (["--beat", "hc-ping.com/x"], "--beat is no URL; write one such as https://hc-ping.com/UUID"),
+        (
+            ["--beat", "hc-ping.com/x"],
+            "the URL of the switch is none; write one such as https://hc-ping.com/",
+        ),
+        (["--beat", "https://[hc-ping.com/s3cret"], "the URL of the switch is none"),
     ],
 )
 def test_an_option_that_is_not_valid_is_said(capsys, arguments, words):
     with pytest.raises(SystemExit):
         main(["check", "--airflow-url", "http://127.0.0.1:9", *arguments])
-    assert words in " ".join(capsys.readouterr().err.split())
+    shown = " ".join(capsys.readouterr().err.split())
+    assert words in shown
+    assert "s3cret" not in shown
 
 
 def test_a_file_of_limits_that_is_not_valid_is_said(capsys, tmp_path):
@@ -237,12 +266,15 @@ def test_the_text_says_what_since_when_why_and_what_next():
     ]
 
 
-def test_the_switch_is_told_with_the_findings(server, tmp_path):
+def test_the_switch_is_told_with_the_findings(server, tmp_path, monkeypatch):
     url = f"{server.url}/ping/{SECRET}"
-    assert main(["check", "--airflow-url", server.url, "--beat", url]) == 0
+    monkeypatch.setenv("AIRFLOW_CHECK_BEAT_URL", url)
+    assert main(["check", "--airflow-url", server.url]) == 0
     server.broken["/pools"] = 500
     assert main(["check", "--airflow-url", server.url, "--beat", url]) == 2
-    save(tmp_path / "memory", FirstSeen(server.url, 1.0, {"not-shown/pools": 1.0}))
+    now = time.time()
+    marks = {"not-shown/pools": now - 500}
+    save(tmp_path / "memory", FirstSeen(server.url, last=now - 60, looked=now - 60, marks=marks))
     long_since = ["--memory", str(tmp_path / "memory")]
     assert main(["check", "--airflow-url", server.url, "--beat", url, *long_since]) == 2
     assert [path for path, _ in server.beats] == [f"/ping/{SECRET}", f"/ping/{SECRET}/fail"]

@@ -25,7 +25,7 @@ from airflow_resilient.operations.snapshot import (
 
 NOW = datetime(2026, 11, 2, 12, 30, tzinfo=timezone.utc).timestamp()
 HOUR = 3600.0
-EARLIER = FirstSeen("http://airflow", NOW - 30)
+EARLIER = FirstSeen("http://airflow", last=NOW - 30, looked=NOW - 30)
 
 OVERALL = tuple(Component(kind, NOW - 3) for kind in ("scheduler", "triggerer", "dag_processor"))
 PEERS = tuple(
@@ -80,6 +80,8 @@ def shown(findings):
 IDLE = Run("hourly", "run-1", "running", NOW - 2 * HOUR, NOW - 2 * HOUR, NOW - 2 * HOUR, NOW - 600)
 OVERDUE = replace(HOURLY, next_due=NOW - 600)
 OTHER = Dag("other", NOW + 60, NOW - 20)
+QUEUED = Run("hourly", "run-2", "queued", NOW - 1200, NOW - 1200)
+BACKFILL = Run("hourly", "b", "queued", NOW - 99 * HOUR, NOW - 1200, automatic=False, backfill=True)
 
 
 def remembered(*marks, since=NOW - HOUR, **more):
@@ -141,9 +143,18 @@ ROWS = [
     ),
     pytest.param(
         look(overall=without("scheduler")),
-        EARLIER,
+        remembered("no-heartbeat/scheduler"),
         [("heartbeat-lost", "scheduler", "page")],
         id="a-scheduler-that-was-never-seen",
+    ),
+    pytest.param(
+        look(overall=without("scheduler")), EARLIER, [], id="a-scheduler-that-starts-for-the-first-time"
+    ),
+    pytest.param(
+        look(database=False, overall=without("scheduler"), deferred=(task(state="deferred"),)),
+        remembered("no-heartbeat/scheduler"),
+        [("database-unhealthy", "metadata database", "unknown")],
+        id="a-database-that-fails-over-hides-the-heartbeats",
     ),
     pytest.param(
         look(overall=without("triggerer", NOW - 300), deferred=(task(state="deferred"),)),
@@ -152,7 +163,10 @@ ROWS = [
         id="a-lost-triggerer-explains-what-is-deferred",
     ),
     pytest.param(
-        look(overall=without("triggerer")), EARLIER, [], id="without-deferred-tasks-no-triggerer-is-needed"
+        look(overall=without("triggerer")),
+        remembered("no-heartbeat/triggerer"),
+        [],
+        id="without-deferred-tasks-no-triggerer-is-needed",
     ),
     pytest.param(
         look(overall=without("triggerer"), peers=None, deferred=(task(state="deferred"),)),
@@ -174,19 +188,19 @@ ROWS = [
     ),
     pytest.param(
         WELL,
-        remembered("peer-lost/scheduler", alive={"scheduler": {"2": NOW - HOUR}}),
+        remembered("peer-lost/scheduler", alive={"scheduler": {"2": (NOW - 3 * HOUR, NOW - HOUR)}}),
         [("peer-lost", "scheduler", "ticket")],
         id="one-of-two-schedulers-is-gone",
     ),
     pytest.param(
         WELL,
-        replace(EARLIER, alive={"scheduler": {"2": NOW - HOUR}}),
+        replace(EARLIER, alive={"scheduler": {"2": (NOW - 3 * HOUR, NOW - HOUR)}}),
         [],
         id="one-of-two-schedulers-restarts",
     ),
     pytest.param(
         WELL,
-        remembered("peer-lost/scheduler", alive={"scheduler": {"2": NOW - 24 * HOUR}}),
+        remembered("peer-lost/scheduler", alive={"scheduler": {"2": (NOW - 30 * HOUR, NOW - 24 * HOUR)}}),
         [],
         id="there-were-two-schedulers-yesterday",
     ),
@@ -212,13 +226,62 @@ ROWS = [
     ),
     pytest.param(
         look(runs=(IDLE,)),
-        EARLIER,
+        remembered(f"undecided/hourly/run-1/{NOW - 600:.0f}"),
         [("not-scheduling", "scheduler", "page")],
         id="a-scheduler-beats-and-no-run-goes-on",
     ),
     pytest.param(
-        look(runs=(replace(IDLE, dag_id="paused"),)),
+        look(runs=(IDLE,)), EARLIER, [], id="a-dag-was-just-unpaused-whose-run-nobody-has-looked-at-for-long"
+    ),
+    pytest.param(
+        look(dags=(OTHER, HOURLY), runs=(RUN, QUEUED)),
+        remembered("queued/hourly/run-2"),
+        [("run-not-started", "hourly", "page")],
+        id="a-run-is-queued-and-never-starts",
+    ),
+    pytest.param(look(dags=(OTHER, HOURLY), runs=(RUN, QUEUED)), EARLIER, [], id="a-run-was-queued-just-now"),
+    pytest.param(
+        look(dags=(replace(HOURLY, max_active_runs=1),), runs=(RUN, QUEUED)),
+        remembered("queued/hourly/run-2"),
+        [],
+        id="a-run-is-queued-behind-max-active-runs",
+    ),
+    pytest.param(
+        look(
+            dags=(replace(HOURLY, max_active_runs=1, needs=read_needs(["start_within=10m"])),),
+            runs=(RUN, QUEUED),
+        ),
         EARLIER,
+        [("run-not-started", "hourly", "page")],
+        id="behind-max-active-runs-although-the-dag-needs-it-started",
+    ),
+    pytest.param(
+        look(dags=(HOURLY,), runs=(QUEUED,)),
+        remembered("queued/hourly/run-2"),
+        [("not-scheduling", "scheduler", "page")],
+        id="a-scheduler-beats-and-no-run-starts",
+    ),
+    pytest.param(
+        look(dags=(OVERDUE, OTHER), runs=(RUN, *(replace(BACKFILL, run_id=f"b-{n}") for n in range(20)))),
+        remembered(DUE),
+        [("run-overdue", "hourly", "page")],
+        id="a-backfill-is-no-reason",
+    ),
+    pytest.param(
+        look(
+            clock_ahead=-300.0,
+            overall=tuple(replace(each, heartbeat=NOW - 303) for each in OVERALL),
+            peers=None,
+            runs=(replace(RUN, queued=NOW - 2100, started=NOW - 2100, decided=NOW - 302),),
+            dags=(replace(HOURLY, parsed=NOW - 1000),),
+        ),
+        EARLIER,
+        [("clock-skew", "http://airflow", "ticket")],
+        id="a-clock-that-is-behind-makes-nothing-late",
+    ),
+    pytest.param(
+        look(runs=(replace(IDLE, dag_id="paused"),)),
+        remembered(f"undecided/paused/run-1/{NOW - 600:.0f}"),
         [],
         id="a-run-of-a-paused-dag-is-not-meant-to-go-on",
     ),
@@ -253,10 +316,22 @@ ROWS = [
         id="the-dag-itself-allows-an-hour",
     ),
     pytest.param(
-        look(dags=(replace(HOURLY, next_due=None),), runs=()),
+        look(dags=(replace(HOURLY, next_due=None, end=0.0),), runs=()),
         remembered("never/hourly"),
         [("never-runs-again", "hourly", "page")],
         id="a-dag-with-a-schedule-has-no-next-run",
+    ),
+    pytest.param(
+        look(dags=(replace(HOURLY, next_due=None, end=NOW - HOUR),), runs=()),
+        remembered("never/hourly"),
+        [],
+        id="its-end-date-has-passed",
+    ),
+    pytest.param(
+        look(dags=(replace(HOURLY, next_due=None),), runs=()),
+        remembered("never/hourly"),
+        [("never-runs-again", "hourly", "ticket")],
+        id="its-end-date-is-not-known",
     ),
     pytest.param(
         look(dags=(replace(HOURLY, next_due=None),)),
@@ -288,6 +363,15 @@ ROWS = [
         remembered("dags-vanished", active=dict.fromkeys("abcd", NOW - 600)),
         [("dags-vanished", "DAG files", "page")],
         id="the-folder-of-dag-files-was-emptied",
+    ),
+    pytest.param(
+        look(paused=frozenset("abcd")),
+        remembered("dags-vanished", active=dict.fromkeys("abcd", NOW - 600)),
+        [],
+        id="they-were-paused",
+    ),
+    pytest.param(
+        WELL, remembered("dags-vanished", active={"a": NOW - 600}), [], id="one-dag-of-two-was-deleted"
     ),
     pytest.param(
         WELL,
@@ -364,20 +448,20 @@ def test_a_situation_has_these_findings_and_no_others(snapshot, seen, wanted):
 FULL = Pool("default_pool", 8, occupied=8, queued=5)
 GHOST = Waiting("old", "run-9", "left", state="queued", since=NOW - 60)
 WAITING = [
-    pytest.param({"pools": (FULL,)}, {}, "pool-full", "airflow pools set", id="the-pool-is-full"),
+    pytest.param({"pools": (FULL,)}, {}, "pool-full", "more slots", id="the-pool-is-full"),
     pytest.param({"pools": ()}, {}, "pool-missing", "airflow pools set default_pool", id="there-is-no-pool"),
     pytest.param(
-        {"pools": (Pool("default_pool", -5),)}, {}, "pool-negative", "airflow pools set", id="negative"
+        {"pools": (Pool("default_pool", -5),)}, {}, "pool-negative", "update_mask=slots", id="negative"
     ),
     pytest.param(
-        {"pools": (replace(FULL, occupied=12),)}, {}, "pool-overcommitted", "pools set", id="overcommitted"
+        {"pools": (replace(FULL, occupied=12),)}, {}, "pool-overcommitted", "more slots", id="overcommitted"
     ),
-    pytest.param({"pools": (Pool("default_pool", 0),)}, {}, "pool-too-small", "pools set", id="no-slots"),
+    pytest.param({"pools": (Pool("default_pool", 0),)}, {}, "pool-too-small", "curl -X PATCH", id="no-slots"),
     pytest.param(
         {"pools": (Pool("default_pool", 8),)},
         {"slots": 9},
         "pool-too-small",
-        "airflow pools set default_pool 9",
+        '"slots": 9',
         id="it-needs-more-slots-than-there-are",
     ),
     pytest.param(
@@ -436,7 +520,8 @@ WAITING = [
 def test_what_waits_too_long_is_explained(changed, its, why, step):
     own = {name: value for name, value in its.items() if name != "more"}
     snapshot = look(**{"waiting": (task(**own), *its.get("more", ())), **changed})
-    seen = remembered(*(f"starting/{state}/hourly/run-1/load/-1/1" for state in ("scheduled", "queued")))
+    marks = [f"starting/{state}/hourly/run-1/load/-1/1" for state in ("scheduled", "queued")]
+    seen = remembered(*marks, f"ended/{GHOST.key}", "ended/hourly/run-1/load/-1/1")
     (finding,) = [each for each in found(snapshot, seen) if each.kind is Kind.WAITING]
     assert finding.key.split("/")[1] == why
     assert step in finding.next_step
@@ -505,6 +590,13 @@ def test_how_long_is_too_long_is_said_by_the_dag_then_by_the_file(minutes, limit
     assert bool(found(snapshot, limits=limits)) is late
 
 
+def test_a_run_that_a_look_has_missed_once_has_not_ended():
+    """Runs come and go between two requests: a task instance of a new one is no ghost."""
+    snapshot = look(runs=(), pools=(FULL,), waiting=(task(state="queued", queued=NOW - HOUR),))
+    (finding,) = found(snapshot, remembered("starting/queued/hourly/run-1/load/-1/1"))
+    assert finding.key == "waiting/not-started/default"
+
+
 def test_a_wait_counts_from_the_first_look_although_airflow_sets_its_times_anew():
     """Every requeue, and every restart of a scheduler, sets ``queued_when`` again."""
     snapshot = look(pools=(FULL,), waiting=(task(since=NOW - 20),))
@@ -565,7 +657,7 @@ TODAYS = Run("hourly", "run-2", "success", SEVEN - 2 * HOUR)
         ),
         pytest.param(
             NEEDED,
-            [TODAYS, replace(TODAYS, run_id="by-hand", state="failed", scheduled=False)],
+            [TODAYS, replace(TODAYS, run_id="by-hand", state="failed", automatic=False)],
             None,
             id="a-run-by-hand-does-not-count",
         ),
@@ -573,13 +665,29 @@ TODAYS = Run("hourly", "run-2", "success", SEVEN - 2 * HOUR)
 )
 def test_a_need_by_is_missed_when_what_was_due_has_not_succeeded(dag, runs, evidence):
     own = tuple(run for run in runs if run.state == "running")
-    findings = found(look(dags=(dag,), runs=(RUN, *own), needed=tuple(runs)))
+    seen = replace(EARLIER, joined={"hourly": NOW - 99 * HOUR})
+    findings = found(look(dags=(dag,), runs=(RUN, *own), needed=tuple(runs)), seen)
     missed = [each for each in findings if each.kind is Kind.NEED_BY_MISSED]
     assert bool(missed) is (evidence is not None)
     for each in missed:
         assert evidence in each.evidence
         assert each.since == SEVEN
         assert each.severity is Severity.PAGE
+
+
+@pytest.mark.parametrize(
+    ("seen", "missed"),
+    [
+        pytest.param(replace(EARLIER, joined={"hourly": SEVEN - 60}), True, id="before-the-deadline"),
+        pytest.param(replace(EARLIER, joined={"hourly": SEVEN + 60}), False, id="after-it"),
+        pytest.param(EARLIER, False, id="just-now"),
+        pytest.param(FirstSeen(), True, id="nobody-knows"),
+    ],
+)
+def test_a_dag_that_was_deployed_after_the_deadline_has_not_missed_it(seen, missed):
+    late = replace(TODAYS, state="running")
+    findings = found(look(dags=(NEEDED,), runs=(RUN, late), needed=(late,)), seen)
+    assert [each.kind for each in findings] == [Kind.NEED_BY_MISSED] * missed
 
 
 # --- over several looks ---------------------------------------------------------------------------------
@@ -598,7 +706,7 @@ def test_a_catchup_of_fifty_runs_is_no_finding():
 
 
 def test_a_finding_keeps_its_key_and_its_beginning_while_it_lasts():
-    seen, begins = FirstSeen("http://airflow", NOW - 30, active=dict.fromkeys("abcd", NOW)), set()
+    seen, begins = replace(EARLIER, active=dict.fromkeys("abcd", NOW)), set()
     for number in range(10):
         now = NOW + 30.0 * number
         fresh = {"overall": tuple(replace(each, heartbeat=now) for each in OVERALL), "peers": None}
