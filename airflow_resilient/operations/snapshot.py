@@ -531,16 +531,8 @@ def _index(map_index: Any) -> str:
     return f"[{map_index}]" if isinstance(map_index, int) and map_index >= 0 else ""
 
 
-_NOT_BY_TIME = (
-    "",
-    "null",
-    "none",
-    "@once",
-    "@continuous",
-    "asset",
-    "dataset",
-    "never, external triggers only",
-)
+_NEVER = "never, external triggers only"
+_NOT_BY_TIME = ("", "null", "none", "@once", "@continuous", "asset", "partitioned asset", "dataset", _NEVER)
 
 
 def _scheduled_by_time(row: Mapping[str, Any]) -> bool:
@@ -558,7 +550,7 @@ def _scheduled_by_time(row: Mapping[str, Any]) -> bool:
         return True  # a length of time
     shown = interval.get("value") if isinstance(interval, Mapping) else interval
     described = str(row.get("timetable_description") or "").lower()
-    return str(shown or "").lower() not in _NOT_BY_TIME and described not in _NOT_BY_TIME
+    return str(shown or "").lower() not in _NOT_BY_TIME and described != _NEVER
 
 
 def _run(row: Mapping[str, Any]) -> Run:

@@ -34,6 +34,7 @@ LONGEST = (
     "test_distributed.py",
     "test_recipes_on_a_real_airflow.py",
     "versions/test_orphans.py",
+    "versions/test_check_on_a_real_airflow.py",
 )
 """What is begun first when several processes run tests, because it lasts longest."""
 

@@ -1,0 +1,120 @@
+"""How the rows of both versions of Airflow's API are read."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_resilient.operations import snapshot
+from airflow_resilient.operations.airflow_api import iso
+
+INSTANCE = {
+    "dag_id": "etl",
+    "dag_run_id": "run-1",
+    "task_id": "load",
+    "map_index": -1,
+    "try_number": 1,
+    "pool": "default_pool",
+    "pool_slots": 1,
+    "queue": "default",
+    "start_date": iso(50.0),
+    "queued_when": iso(100.0),
+    "scheduled_when": iso(90.0),
+    "trigger": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "since", "queued"),
+    [
+        pytest.param({"state": "queued"}, 90.0, 100.0, id="queued"),
+        pytest.param(
+            {"state": "scheduled", "scheduled_when": iso(500.0)}, 500.0, None, id="back-from-a-deferral"
+        ),
+        pytest.param({"state": "scheduled", "scheduled_when": None}, None, None, id="scheduled-on-2"),
+        pytest.param({"state": "queued", "scheduled_when": None}, 100.0, 100.0, id="queued-on-2"),
+        pytest.param({"state": "running"}, 50.0, None, id="running"),
+        pytest.param(
+            {"state": "deferred", "trigger": {"created_date": iso(70.0), "triggerer_id": 3}},
+            70.0,
+            None,
+            id="deferred",
+        ),
+    ],
+)
+def test_a_wait_begins_with_the_state_that_it_is_in(changed, since, queued):
+    """``queued_when`` of the leg before stays until the next one is queued."""
+    found = snapshot._waiting({**INSTANCE, **changed})
+    assert (found.since, found.queued) == (since, queued)
+
+
+DAG = {
+    "dag_id": "etl",
+    "last_parsed_time": iso(10.0),
+    "max_active_runs": 1,
+    "max_active_tasks": 16,
+    "tags": [{"name": "need_by=07:00 UTC"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "scheduled"),
+    [
+        pytest.param({"timetable_periodic": True, "timetable_summary": "x"}, True, id="3.3-periodic"),
+        pytest.param({"timetable_periodic": False, "timetable_summary": "0 5 * * *"}, False, id="3.3-not"),
+        pytest.param({"timetable_summary": "0 5 * * *"}, True, id="3.1-cron"),
+        pytest.param({"timetable_summary": "1 day, 0:00:00"}, True, id="3.1-length"),
+        pytest.param({"timetable_summary": None}, False, id="3.1-none"),
+        pytest.param({"timetable_summary": "Asset"}, False, id="3.1-asset"),
+        pytest.param({"timetable_summary": "Partitioned Asset"}, False, id="3.2-partitioned-asset"),
+        pytest.param({"timetable_summary": "@continuous"}, False, id="3.1-continuous"),
+        pytest.param(
+            {"schedule_interval": {"__type": "CronExpression", "value": "0 5 * * *"}}, True, id="2-cron"
+        ),
+        pytest.param(
+            {"schedule_interval": {"__type": "CronExpression", "value": "Dataset"}}, False, id="2-dataset"
+        ),
+        pytest.param({"schedule_interval": {"__type": "TimeDelta", "days": 1}}, True, id="2-length"),
+        pytest.param(
+            {"schedule_interval": None, "timetable_description": "Never, external triggers only"},
+            False,
+            id="2-none",
+        ),
+    ],
+)
+def test_a_schedule_by_time_is_told_from_others(row, scheduled):
+    next_run = "next_dagrun_create_after" if "schedule_interval" in row else "next_dagrun_run_after"
+    found = snapshot._dag({**DAG, **row, next_run: iso(99.0)})
+    assert (found.scheduled, found.next_due, found.max_active_runs) == (scheduled, 99.0, 1)
+    assert [str(need) for need in found.needs.by] == ["07:00 UTC"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "automatic", "backfill"),
+    [
+        ("scheduled", True, False),
+        ("asset_triggered", True, False),
+        ("dataset_triggered", True, False),
+        ("manual", False, False),
+        ("backfill", False, True),
+    ],
+)
+def test_who_has_made_a_run(kind, automatic, backfill):
+    row = {"dag_id": "etl", "dag_run_id": "r", "state": "queued", "run_type": kind, "start_date": None}
+    found = snapshot._run({**row, "last_scheduling_decision": None, "run_after": iso(5.0)})
+    assert (found.automatic, found.backfill, found.due) == (automatic, backfill, 5.0)
+    found = snapshot._run({**row, "last_scheduling_decision": None, "data_interval_end": iso(7.0)})
+    assert found.due == 7.0, "on 2.11"
+
+
+@pytest.mark.parametrize(
+    ("traceback", "shown"),
+    [
+        ("Traceback…\nOperationalError: postgresql://me:s3cret@db refused", "OperationalError"),
+        ("  File x\nairflow.exceptions.AirflowException: no", "airflow.exceptions.AirflowException"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_an_import_error_shows_its_class_alone(traceback, shown):
+    """Its text may contain a secret."""
+    assert snapshot._class_of(traceback) == shown
