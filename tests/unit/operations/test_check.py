@@ -295,5 +295,5 @@ def test_a_switch_that_is_not_told_is_said_without_its_url(server, capsys, statu
 def test_a_switch_that_cannot_be_reached_is_said_without_its_url():
     with pytest.raises(AirflowApiError) as caught:
         beat(f"http://127.0.0.1:9/{SECRET}", "", "text")
-    assert "ConnectError" in str(caught.value)
+    assert "ConnectionRefusedError" in str(caught.value)
     assert SECRET not in str(caught.value)
