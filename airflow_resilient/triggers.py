@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -47,6 +48,16 @@ def _intern_keys(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {sys.intern(str(name)): _intern_keys(each) for name, each in value.items()}
     return [_intern_keys(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> dict[str, Any]:
+    return dict(json.loads(text))
+
+
+def _shared(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """JSON values as an object that all triggers with equal ones share, and that nothing changes."""
+    return _parsed(json.dumps(values or {}))
 
 
 async def _in_limited_threads(function: Callable[..., T], *args: Any) -> T:
@@ -122,10 +133,8 @@ class RemoteJobTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         self.arguments: dict[str, Any] = {
             "service": service,
-            "address": dict(address),
-            "jobs": [_intern_keys(job) for job in jobs],
-            "memory": _intern_keys(memory),
-            "poll_policy": dict(poll_policy or {}),
+            "address": _shared(address),
+            "poll_policy": _shared(poll_policy),
             "deadline": deadline,
             "until": [until[0], list(until[1])] if until else None,
             "log": dict(log) if log else None,
@@ -134,21 +143,24 @@ class RemoteJobTrigger(BaseTrigger):
             "on_clear": on_clear,
             "paused": paused,
             "unconfirmed": [dict(claim) for claim in unconfirmed],
-            "lookup": dict(lookup or {}),
+            "lookup": _shared(lookup),
             "cancel_on_kill": cancel_on_kill,
             **unknown,
         }
+        # As text, which takes less: nothing here reads it again, and a triggerer has thousands of triggers.
+        self._memory, self._jobs = json.dumps(memory), json.dumps(list(jobs))
         newer = {
             f"{name} of a claim" for claim in unconfirmed for name in {*claim} - {*Claim.__dataclass_fields__}
         }
         self.unknown = (*unknown, *sorted(newer))
-        self.observed: dict[str, Job] = {job.id: job for job in map(Job.from_dict, self.arguments["jobs"])}
+        self.observed: dict[str, Job] = {job.id: job for job in map(Job.from_dict, _intern_keys(jobs))}
         self.forwarder: LogForwarder | None = None
         self.reported = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and constructor keywords."""
-        return f"{__name__}.{type(self).__name__}", self.arguments
+        stored = {"jobs": json.loads(self._jobs), "memory": json.loads(self._memory)}
+        return f"{__name__}.{type(self).__name__}", {**self.arguments, **stored}
 
     def __repr__(self) -> str:
         """Airflow's, without passwords of proxies in the address."""
@@ -325,7 +337,7 @@ class RemoteJobTrigger(BaseTrigger):
         position = self.forwarder.position if self.forwarder and self.forwarder.continued else None
         return TriggerEvent(  # type: ignore[no-untyped-call]
             {
-                "memory": self.arguments["memory"],
+                "memory": json.loads(self._memory),
                 "jobs": [job.to_dict() for job in self.observed.values()],
                 "time": time_is_up,
                 "refused": refused,
