@@ -113,6 +113,11 @@ class TaskInstance:
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @property
+    def in_a_triggerer(self) -> bool:
+        """Whether a triggerer has taken its trigger; a moment before that, any triggerer may take it."""
+        return (self.raw.get("trigger") or {}).get("triggerer_id") is not None
+
+    @property
     def key(self) -> tuple[str, str, str, int]:
         """What stays the same over all tries: DAG, run, task, map index."""
         return (self.dag_id, self.run_id, self.task_id, self.map_index)

@@ -75,8 +75,11 @@ class Story:
         return self.airflow.task_instance(NAMES[name], self.runs[name], "job")
 
     def until(self, name: str, state: str) -> None:
+        # Until a triggerer has taken it, a new one would take it, too, although the old one is killed.
         self.airflow.wait_until(
-            lambda: self.task(name).state == state,
+            lambda: (
+                self.task(name).state == state and (state != "deferred" or self.task(name).in_a_triggerer)
+            ),
             what=f"{name} is {state}",
             tell=lambda: self.airflow.task_log(NAMES[name], self.runs[name], "job"),
         )

@@ -81,8 +81,14 @@ class Story:
 
     def until(self, name: str, state: str) -> None:
         key = (DAG_OF[name], self.runs[name], "job")
+
+        def there() -> bool:
+            found = self.airflow.task_instance(*key)
+            # Until a triggerer has taken it, a new one would take it, too, although the old one is killed.
+            return found.state == state and (state != "deferred" or found.in_a_triggerer)
+
         self.airflow.wait_until(
-            lambda: self.airflow.task_instance(*key).state == state,
+            there,
             what=f"{name} is {state}",
             tell=lambda: self.airflow.task_log(*key),
         )
