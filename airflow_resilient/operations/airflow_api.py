@@ -71,6 +71,7 @@ class AirflowApi:
     :raises AirflowApiError: the URL is not valid.
 
     :ivar requests: how many requests have been sent.
+    :ivar first_version: the version of the API server that answered when the connection was made.
     :ivar clock_ahead: seconds by which the clock of what answered last is ahead of ours, to a second.
 
     Every method raises `AirflowApiError` when Airflow does not give a usable response.
@@ -93,6 +94,7 @@ class AirflowApi:
         self._login = (user, password or "") if user else (own_user, password or own_password)
         self._verify, self._timeout, self._attempts = verify, timeout, attempts
         self.requests = 0
+        self.first_version = ""
         self.clock_ahead: float | None = None
         self._runtime = runtime or Runtime(time.time, time.sleep, random.random)
         self._client: httpx.Client | None = None
@@ -373,7 +375,7 @@ class AirflowApi:
             about = self._read("GET", f"{api}/version", response)
             if "version" not in about:
                 raise self._no_answer(f"{api}/version")
-            self._api = api
+            self._api, self.first_version = api, str(about["version"])
             break
         else:
             raise AirflowApiError(

@@ -275,7 +275,7 @@ def look(
     progress("version")
     try:
         v2 = api.is_v2
-        version = api.version()
+        version = api.first_version
         reader = _Reader(api, v2=v2, progress=progress, until=began + MAX_LOOK_SECONDS, now=now)
         found = _read(reader, began, known, deferred_for, requeued_within)
     except AirflowApiError as error:
