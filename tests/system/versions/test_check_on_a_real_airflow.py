@@ -220,7 +220,11 @@ def needed_soon(watched: Watched) -> None:
 
 
 def no_longer_needed(watched: Watched, findings: dict[str, Finding]) -> None:
+    """Pause it, and end what is unfinished, which would stand still."""
     watched.airflow.request("PATCH", "/dags/needed?update_mask=is_paused", {"is_paused": True})
+    for each in watched.airflow.request("GET", "/dags/needed/dagRuns?limit=100")["dag_runs"]:
+        if each["state"] in ("queued", "running"):
+            watched.airflow.mark_run("needed", each["dag_run_id"], "failed")
 
 
 def silent(watched: Watched) -> None:
