@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from ..core.text import error_text
 from . import first_seen
 from .command import Command, ExitCode
-from .first_seen import FirstSeen, MemoryProblem
+from .first_seen import FirstSeen, MemoryOfAnother, MemoryProblem
 from .health import BLIND, Finding, Severity, diagnose, memory_lost
 from .limits import NAMES, InvalidLimits, Limits, load_limits, read_limit
 from .options import add_airflow_options, api_of
@@ -42,10 +42,6 @@ BEAT_SECONDS = 10.0
 BEAT_VARIABLE = "AIRFLOW_CHECK_BEAT_URL"
 _QUIET_SECONDS = 2.0
 _MAX_BEAT_CHARS = 10_000
-
-
-class InvalidOption(AirflowApiError):
-    """An option is not valid; the message says what to write."""
 
 
 def examine(
@@ -68,6 +64,9 @@ def examine(
             try:
                 stack.enter_context(first_seen.locked(memory))
                 seen = first_seen.load(memory, api.url)
+            except MemoryOfAnother as problem:
+                problems.append(str(problem))
+                memory = None  # the other Airflow's watch needs it
             except MemoryProblem as problem:
                 problems.append(f"{problem}; it starts empty")
         snapshot = look(api, known=seen.active, deferred_for=limits.triggerer, progress=progress, now=now)
@@ -153,6 +152,13 @@ def beat(url: str, signal: str, text: str) -> None:
         raise AirflowApiError(f"the dead man's switch at {parts.hostname} could not be reached: {problem}")
 
 
+def _limits(text: str) -> Limits:
+    try:
+        return load_limits(Path(text))
+    except InvalidLimits as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _limit(text: str) -> tuple[str, float]:
     name, equals, value = text.partition("=")
     if not equals or name not in NAMES:
@@ -185,7 +191,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="what earlier looks saw; it is made, and replaced. Without it, only Airflow's own times count, "
         "which it sets again whenever it puts a task instance back",
     )
-    parser.add_argument("--limits", type=Path, metavar="FILE", help="limits, in TOML")
+    parser.add_argument("--limits", type=_limits, default=Limits(), metavar="FILE", help="limits, in TOML")
     parser.add_argument(
         "--limit",
         type=_limit,
@@ -206,10 +212,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> tuple[str, ExitCode]:
-    try:
-        limits = replace(load_limits(options.limits), **dict(options.limit))
-    except InvalidLimits as error:
-        raise InvalidOption(str(error)) from None
+    limits = replace(options.limits, **dict(options.limit))
     began = time.monotonic()
 
     def progress(part: str) -> None:

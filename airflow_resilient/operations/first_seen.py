@@ -194,6 +194,10 @@ class MemoryProblem(Exception):
     """The file cannot be used; the message says why."""
 
 
+class MemoryOfAnother(MemoryProblem):
+    """The file is the memory of another Airflow, which must keep it."""
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the memory: one look at a time, so that an older one does not replace what a newer one has seen.
@@ -221,8 +225,8 @@ def load(path: Path, url: str) -> FirstSeen:
     """Read what earlier looks saw; nothing, if there is no file.
 
     :param url: of the Airflow that is watched.
-    :raises MemoryProblem: the file is no memory of this Airflow, or cannot be read. It is safe to use an
-        empty one instead.
+    :raises MemoryOfAnother: it is the memory of another Airflow.
+    :raises MemoryProblem: it is no memory, or cannot be read. It is safe to replace it.
     """
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -237,7 +241,7 @@ def load(path: Path, url: str) -> FirstSeen:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MemoryProblem(f"{path} is no memory of this command ({error!r})") from None
     if seen.url not in ("", url):
-        raise MemoryProblem(f"{path} is the memory of another Airflow, {seen.url}")
+        raise MemoryOfAnother(f"{path} is the memory of another Airflow, {seen.url}")
     return seen
 
 

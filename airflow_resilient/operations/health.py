@@ -395,10 +395,15 @@ class _Look:
                 since,
                 f"the run that is due since {moment(dag.next_due)} does not exist "
                 f"({span(self.now - dag.next_due)} late)",
-                "a scheduler is alive and has not created it: it may be busy, or fail at this DAG",
+                f"{self._scheduler_is()}; it has not created the run: it may be busy, or fail at this DAG",
                 f"look at the scheduler's log, for {dag.dag_id}",
                 f"run-overdue/{dag.dag_id}",
             )
+
+    def _scheduler_is(self) -> str:
+        """What is known of the scheduler, where it is not known to be lost."""
+        known = self.snapshot.overall is not None
+        return "a scheduler is alive" if known else "whether a scheduler is alive is not known"
 
     def _not_started(self) -> Iterator[Finding]:
         """Runs that exist, are queued, and are not kept so by ``max_active_runs``."""
@@ -427,7 +432,7 @@ class _Look:
                 since,
                 f"{counted(len(found), 'queued run')} not started, the oldest for "
                 f"{span(self.now - since)}: {oldest.run_id}",
-                "a scheduler is alive and does not start it: it is busy, or earlier runs last too long",
+                f"{self._scheduler_is()}; it does not start it: it is busy, or earlier runs last too long",
                 f"look at the runs of {dag_id} in the UI, then at the scheduler's log",
                 f"run-not-started/{dag_id}",
             )

@@ -136,13 +136,11 @@ def read_limits(text: str, source: str) -> Limits:
     return replace(Limits(), **limits, dags=dags)
 
 
-def load_limits(path: Path | None) -> Limits:
-    """Read the limits in a file; without one, the defaults.
+def load_limits(path: Path) -> Limits:
+    """Read the limits in a file.
 
     :raises InvalidLimits: it cannot be read, or is not valid.
     """
-    if path is None:
-        return Limits()
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

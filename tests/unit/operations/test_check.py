@@ -15,7 +15,7 @@ import pytest
 
 from airflow_resilient.cli import main
 from airflow_resilient.operations.check import beat, exit_code_of, format_findings, signal_of
-from airflow_resilient.operations.first_seen import FirstSeen, locked, save
+from airflow_resilient.operations.first_seen import FirstSeen, load, locked, save
 from airflow_resilient.operations.health import Finding, Kind, Severity
 from airflow_resilient.operations.limits import Limits
 from airflow_resilient.operations.snapshot import MAX_PAGES, Snapshot
@@ -182,6 +182,14 @@ def test_a_memory_that_cannot_be_written_is_not_well(server, capsys, tmp_path):
     assert "UNKNOWN memory-lost: memory" in capsys.readouterr().out
 
 
+def test_the_memory_of_another_airflow_is_reported_and_kept(server, capsys, tmp_path):
+    memory = tmp_path / "memory"
+    save(memory, other := FirstSeen("http://other", last=1.0))
+    assert main(["check", "--airflow-url", server.url, "--memory", str(memory)]) == 2
+    assert "is the memory of another Airflow, http://other" in capsys.readouterr().out
+    assert load(memory, "http://other") == other
+
+
 def test_two_looks_do_not_share_a_memory(server, capsys, tmp_path):
     with locked(tmp_path / "memory"):
         assert main(["check", "--airflow-url", server.url, "--memory", str(tmp_path / "memory")]) == 2
@@ -229,9 +237,10 @@ def test_an_option_that_is_not_valid_is_said(capsys, arguments, words):
 
 def test_a_file_of_limits_that_is_not_valid_is_said(capsys, tmp_path):
     (tmp_path / "limits.toml").write_text("[limits]\nwait = 3")
-    arguments = ["--airflow-url", "http://127.0.0.1:9", "--limits", str(tmp_path / "limits.toml")]
-    assert main(["check", *arguments]) == 2
-    assert "[limits] wait is not known" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as refused:
+        main(["check", "--limits", str(tmp_path / "limits.toml")])
+    assert refused.value.code == 2
+    assert "[limits] wait is not known" in " ".join(capsys.readouterr().err.split())
 
 
 # --- what comes of it -----------------------------------------------------------------------------------

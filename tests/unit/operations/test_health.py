@@ -566,6 +566,12 @@ def test_a_run_that_was_paused_in_the_middle_is_a_ticket(changed, seen, ticket):
     assert all("airflow dags unpause paused" in each.next_step for each in findings)
 
 
+def test_a_run_is_late_although_nobody_knows_whether_a_scheduler_is_alive():
+    snapshot = look(dags=(OVERDUE, OTHER), overall=None, gaps=(Gap("health", "500"),))
+    late = [each for each in found(snapshot, remembered(DUE)) if each.kind is Kind.RUN_OVERDUE]
+    assert [each.cause.partition(";")[0] for each in late] == ["whether a scheduler is alive is not known"]
+
+
 def test_many_that_wait_for_one_cause_are_one_finding():
     waiting = tuple(task(f"load-{number}", since=NOW - HOUR + number) for number in range(50))
     (finding,) = found(look(pools=(FULL,), waiting=waiting))

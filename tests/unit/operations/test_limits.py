@@ -77,7 +77,6 @@ def test_a_limit_is_a_length_that_ends(value):
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(InvalidLimits, match="cannot be read"):
         load_limits(tmp_path / "missing.toml")
-    assert load_limits(None) == Limits()
     (tmp_path / "limits.toml").write_bytes(b"\xff")
     with pytest.raises(InvalidLimits, match="cannot be read"):
         load_limits(Path(tmp_path / "limits.toml"))
