@@ -6,11 +6,8 @@ import json
 import random
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
@@ -288,38 +285,16 @@ class Server:
 
 
 @pytest.fixture
-def server():
+def server(serve):
     made = Server()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            parts = urlsplit(self.path)
-            length = int(self.headers.get("Content-Length") or 0)
-            made.asked.append((parts.path, dict(parse_qsl(parts.query)), self.rfile.read(length)))
-            known = (
-                made.answers[path]
-                for path in (parts.path, parts.path.rpartition("/")[0])
-                if path in made.answers
-            )
-            status, body = next(known, (404, {"detail": "Not Found"}))
-            data = (body if isinstance(body, str) else json.dumps(body)).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def answer(method, path, query, body):
+        made.asked.append((path, query, body))
+        known = (made.answers[each] for each in (path, path.rpartition("/")[0]) if each in made.answers)
+        return next(known, (404, {"detail": "Not Found"}))
 
-        do_POST = do_GET  # noqa: N815 - http.server's names
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        made.url = f"http://127.0.0.1:{listening.server_port}"
-        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
-        thread.start()
-        yield made
-        listening.shutdown()
-        thread.join()
+    made.url = serve(answer)
+    return made
 
 
 TASK = Instance("etl", "manual__1", "sort", state="failed")

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -49,51 +46,27 @@ FIELDS = {
 
 
 @pytest.fixture
-def server():
+def server(serve):
     made = Server()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            parts = urlsplit(self.path)
-            path = parts.path.removeprefix("/api/v2")
-            made.asked.append((path, dict(parse_qsl(parts.query))))
-            status, body = 200, {}
-            if path == "/version":
-                body = {"version": "3.3.2"}
-            elif path == "/auth/token":
-                body = {"access_token": "t"}
-            elif path == "/monitor/health":
-                body = {"metadatabase": {"status": "healthy"}, "scheduler": {}, "triggerer": {}}
-            elif path in FIELDS:
-                rows, total = made.rows.get(path, ([], 0))
-                body = {FIELDS[path]: rows, "total_entries": total}
-            self.answer(made.broken.get(path, status), body)
+    def answer(method, path, query, body):
+        path = path.removeprefix("/api/v2")
+        if method == "POST" and path != "/auth/token":
+            made.beats.append((path, body.decode()))
+            return made.status, {}
+        made.asked.append((path, query))
+        found = {
+            "/version": {"version": "3.3.2"},
+            "/auth/token": {"access_token": "t"},
+            "/monitor/health": {"metadatabase": {"status": "healthy"}, "scheduler": {}, "triggerer": {}},
+        }.get(path, {})
+        if path in FIELDS:
+            rows, total = made.rows.get(path, ([], 0))
+            found = {FIELDS[path]: rows, "total_entries": total}
+        return made.broken.get(path, 200), found
 
-        def do_POST(self):
-            if self.path == "/auth/token":
-                self.answer(201, {"access_token": "t"})
-                return
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-            made.beats.append((self.path, body))
-            self.answer(made.status, {})
-
-        def answer(self, status, body):
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        made.url = f"http://127.0.0.1:{listening.server_port}"
-        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
-        thread.start()
-        yield made
-        listening.shutdown()
-        thread.join()
+    made.url = serve(answer)
+    return made
 
 
 @pytest.fixture(autouse=True)
