@@ -384,19 +384,22 @@ class _Reader:
     ) -> list[Mapping[str, Any]]:
         """All rows of a list, at most `MAX_PAGES` pages; the rest is a gap.
 
-        Where rows come and go between two requests, pages by offset lose some: then all are read once more.
+        Airflow counts the rows and reads a page of them by two statements, and pages by offset shift when rows
+        come and go: then all are read once more.
         """
         rows: dict[Any, Mapping[str, Any]] = {}
         for _ in range(_MAX_ROUNDS):
-            offset = total = 0
-            for _ in range(MAX_PAGES):
+            offset = total = pages = 0
+            cut = False  # by a bound
+            while not cut:
                 page = [("limit", str(PAGE_SIZE)), ("offset", str(offset))]
                 found, total = self.api.read_list(path, field_name, [*query, *page])
                 rows.update((_identity(row), row) for row in found)
-                offset += len(found)
-                if not found or offset >= total or self._now() > self._until:
+                offset, pages = offset + len(found), pages + 1
+                if not found or offset >= total:
                     break
-            if len(rows) >= total or offset < total:
+                cut = pages == MAX_PAGES or self._now() > self._until
+            if cut or len(rows) >= total:
                 break
         if len(rows) < total:
             self.gaps.append(Gap(self._part, f"there are {total}, of which {len(rows)} were read"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from airflow_resilient.operations import snapshot
-from airflow_resilient.operations.airflow_api import iso
+from airflow_resilient.operations.airflow_api import AirflowApi, iso
 
 INSTANCE = {
     "dag_id": "etl",
@@ -118,3 +120,29 @@ def test_who_has_made_a_run(kind, automatic, backfill):
 def test_an_import_error_shows_its_class_alone(traceback, shown):
     """Its text may contain a secret."""
     assert snapshot._class_of(traceback) == shown
+
+
+@pytest.mark.parametrize(
+    ("answers", "gap", "asked"),
+    [
+        pytest.param([([], 1), ([], 0)], None, 2, id="ended-between-count-and-page"),
+        pytest.param([([], 1), ([INSTANCE], 1)], None, 2, id="began-again"),
+        pytest.param([([], 1)], "there are 1, of which 0 were read", 3, id="never-shown"),
+    ],
+)
+def test_a_list_that_moves_while_it_is_read_is_read_again(serve, answers, gap, asked):
+    """Airflow counts and reads by two statements: a task instance that ends between them is counted alone."""
+    seen = []
+
+    def answer(method, path, query, body):
+        if not path.endswith("/taskInstances") or query.get("state") != "queued":
+            return 200, {"version": "3.3.2", "access_token": "t", "task_instances": [], "total_entries": 0}
+        seen.append(query)
+        rows, total = answers[min(len(seen), len(answers)) - 1]
+        return 200, {"task_instances": [{"state": "queued", **row} for row in rows], "total_entries": total}
+
+    with contextlib.closing(AirflowApi(serve(answer), attempts=1)) as api:
+        found = snapshot.look(api)
+    reasons = [each.reason for each in found.gaps if each.part == "task instances"]
+    assert reasons == ([gap] if gap else [])
+    assert len(seen) == asked
