@@ -51,6 +51,7 @@ def milliseconds(case: Case) -> float:
         "print((time.perf_counter() - begin) * 1000)"
     )
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages have byte code
     answer = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment
     )
