@@ -13,8 +13,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from ..core.text import error_text
 from . import first_seen
 from .command import Command, ExitCode
 from .first_seen import FirstSeen, MemoryOfAnother, MemoryProblem
-from .health import BLIND, Finding, Severity, diagnose, memory_lost
+from .health import BLIND, Diagnosis, Finding, Severity, diagnosis, memory_lost
 from .limits import NAMES, InvalidLimits, Limits, load_limits, read_limit
 from .options import add_airflow_options, api_of
 from .report import moment, span
@@ -54,6 +54,35 @@ def examine(
 ) -> tuple[Snapshot, list[Finding]]:
     """Take one look, and say what is wrong: with Airflow, or with the memory, which starts empty then.
 
+    See `examined`.
+    """
+    with examined(api, limits, memory, progress=progress, now=now) as made:
+        return made.snapshot, made.findings
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A look, what is wrong, and what is behind it.
+
+    :param findings: those of the diagnosis, and that of a memory which cannot be used.
+    """
+
+    snapshot: Snapshot
+    findings: list[Finding]
+    diagnosis: Diagnosis
+
+
+@contextlib.contextmanager
+def examined(
+    api: AirflowApi,
+    limits: Limits,
+    memory: Path | None,
+    *,
+    progress: Callable[[str], object] = str,
+    now: Callable[[], float] = time.time,
+) -> Iterator[Examined]:
+    """Take one look, say what is wrong, and hold the memory meanwhile.
+
     :param memory: file with what earlier looks saw; it is replaced. ``None``: Airflow's own times count.
     :param progress: called with what is read next.
     :raises AirflowApiError: another look uses this memory now.
@@ -70,13 +99,14 @@ def examine(
             except MemoryProblem as problem:
                 problems.append(f"{problem}; it starts empty")
         snapshot = look(api, known=seen.active, deferred_for=limits.triggerer, progress=progress, now=now)
-        findings, seen = diagnose(snapshot, seen, limits, now())
+        found = diagnosis(snapshot, seen, limits, now())
         if memory is not None:
             try:
-                first_seen.save(memory, seen)
+                first_seen.save(memory, found.seen)
             except MemoryProblem as problem:
                 problems.append(str(problem))
-    return snapshot, [*findings, *(memory_lost(problem, snapshot.taken) for problem in problems[:1])]
+        lost = [memory_lost(problem, snapshot.taken) for problem in problems[:1]]
+        yield Examined(snapshot, [*found.findings, *lost], found)
 
 
 def exit_code_of(findings: Sequence[Finding]) -> ExitCode:

@@ -130,7 +130,7 @@ class Waiting:
     """A task instance that waits to run, waits in the triggerer, or runs.
 
     :param since: when Airflow says that this began: scheduled, queued, deferred or started.
-    :param queued: when it was queued the last time, for one that is queued.
+    :param queued: when it was queued the last time, for one that is queued or runs.
     :param triggerer: id of the job of its triggerer, for one that is deferred; ``None``: it has none.
     """
 
@@ -597,7 +597,7 @@ def _waiting(row: Mapping[str, Any]) -> Waiting:
         int(row["pool_slots"] or 1),
         str(row["queue"] or ""),
         min(known, default=None),
-        seconds(row["queued_when"]) if row["state"] == "queued" else None,
+        seconds(row["queued_when"]) if row["state"] in ("queued", "running") else None,
         trigger.get("triggerer_id"),
     )
 
