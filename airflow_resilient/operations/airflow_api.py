@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ..core.retry import MAX_ATTEMPTS, Runtime, retry_transient
 from ..core.text import error_text, redact
-from .task_instances import AirflowApiError, Instance, tells_of_jobs
+from .task_instances import AirflowApiError, Instance, UnclearError, tells_of_jobs
 
 if TYPE_CHECKING:
     import httpx
@@ -38,6 +38,8 @@ _FIRST_RELEASE = datetime(2015, 1, 1, tzinfo=timezone.utc).timestamp()
 
 _TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
 _OK, _UNAUTHORIZED, _DENIED, _NOT_FOUND = 200, 401, 403, 404
+_REFUSALS = frozenset(range(400, 500)) - {408}
+"""Statuses that say that nothing was changed; 408 comes from what is before Airflow, which may go on."""
 
 _TOKEN_PATH = "/auth/token"  # noqa: S105 - a path
 
@@ -132,6 +134,43 @@ class AirflowApi:
         :param name: of the field that contains the rows.
         """
         return self._rows(self.read(path, query), name)
+
+    def write(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a change, once: it is never repeated, unless the login has expired.
+
+        :param path: below ``/api/v1`` or ``/api/v2``, see `is_v2`; with its query.
+        :raises UnclearError: it was sent, and nothing says whether Airflow has made it: no response in time,
+            an error of the server, or a response that is not from Airflow's API.
+        :raises AirflowApiError: it was not made; `AirflowApiError.status` says how it was refused.
+        """
+        self._connect()
+        path = f"{self._api}{path}"
+        try:
+            response = self._send(method, path, body=body, attempts=1)
+        except AirflowApiError as error:
+            raise UnclearError(str(error)) from None
+        try:
+            return self._read(method, path, response, advice=_advice_to_write)
+        except AirflowApiError as error:
+            if response.status_code in _REFUSALS:
+                raise
+            unclear = UnclearError(str(error))
+            unclear.status = error.status
+            raise unclear from None
+
+    def run_state(self, instance: Instance) -> str | None:
+        """The state of its DAG run; ``None`` when the run does not exist any more."""
+        path = f"/dags/{_quoted(instance.dag_id)}/dagRuns/{_quoted(instance.run_id)}"
+        found = self._get(path, missing=True)
+        if found is not None and "state" not in found:
+            raise self._no_answer(path)
+        return None if found is None else str(found["state"])
+
+    def count(self, instance: Instance, states: Sequence[str]) -> int:
+        """How many task instances of its DAG run are in one of these states."""
+        run = f"/dags/{_quoted(instance.dag_id)}/dagRuns/{_quoted(instance.run_id)}"
+        query = [("limit", "1"), *(("state", state) for state in states)]
+        return self.read_list(f"{run}/taskInstances", "task_instances", query)[1]
 
     @property
     def is_v2(self) -> bool:
@@ -463,15 +502,22 @@ class AirflowApi:
                 continue
             return response
 
-    def _read(self, method: str, path: str, response: httpx.Response) -> dict[str, Any]:
+    def _read(
+        self,
+        method: str,
+        path: str,
+        response: httpx.Response,
+        advice: Callable[[int], str] | None = None,
+    ) -> dict[str, Any]:
         """The JSON of a response.
 
+        :param advice: what to do about a status; by default, for reading.
         :raises AirflowApiError: it is an error, or not from Airflow's API.
         """
         found = _json_of(response)
         if not response.is_success or found is None:
             status = response.status_code
-            message = f"{status} {self._detail(path, response)}{_advice(status)}"
+            message = f"{status} {self._detail(path, response)}{(advice or _advice)(status)}"
             refused = AirflowApiError(f"{self.url} responded to {method} {path} with {message}")
             refused.status = status
             raise refused
@@ -685,6 +731,21 @@ def _advice(status: int) -> str:
     if status == _DENIED:
         return ": the account must be able to read runs, task instances, tasks, XComs and pools of every DAG"
     return ""
+
+
+def _advice_to_write(status: int) -> str:
+    """What to do about a status of a change.
+
+    Source: ``requires_access_dag`` at the endpoints of task instances and of DAG runs (2.11, 3.3);
+    ``USER_PERMISSIONS`` in ``security_manager/override.py`` of the fab provider; ``is_authorized_dag`` of
+    ``SimpleAuthManager``.
+    """
+    if status == _DENIED:
+        return (
+            ": the account needs the permission to edit task instances and DAG runs of this DAG, which the "
+            "role User has"
+        )
+    return _advice(status)
 
 
 def api_of_connection(conn_id: str) -> AirflowApi:

@@ -213,14 +213,8 @@ def _beat_url(text: str) -> str:
     return text
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--memory",
-        type=Path,
-        metavar="FILE",
-        help="what earlier looks saw; it is made, and replaced. Without it, only Airflow's own times count, "
-        "which it sets again whenever it puts a task instance back",
-    )
+def add_limit_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--limits`` and ``--limit``, see `limits_of`."""
     parser.add_argument("--limits", type=_limits, default=Limits(), metavar="FILE", help="limits, in TOML")
     parser.add_argument(
         "--limit",
@@ -230,6 +224,34 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help=f"one limit, such as waiting=30m (repeatable); NAME is one of {', '.join(NAMES)}",
     )
+
+
+def limits_of(options: argparse.Namespace) -> Limits:
+    """The limits that are given as options."""
+    given: Limits = options.limits
+    return replace(given, **dict(options.limit))
+
+
+def progress_on() -> Callable[[str], object]:
+    """Says on a terminal what is read next, when that takes long."""
+    began = time.monotonic()
+
+    def progress(part: str) -> None:
+        if sys.stderr.isatty() and time.monotonic() - began > _QUIET_SECONDS:
+            sys.stderr.write(f"reading {part} …\n")
+
+    return progress
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        type=Path,
+        metavar="FILE",
+        help="what earlier looks saw; it is made, and replaced. Without it, only Airflow's own times count, "
+        "which it sets again whenever it puts a task instance back",
+    )
+    add_limit_options(parser)
     parser.add_argument(
         "--beat",
         type=_beat_url,
@@ -242,18 +264,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> tuple[str, ExitCode]:
-    limits = replace(options.limits, **dict(options.limit))
-    began = time.monotonic()
-
-    def progress(part: str) -> None:
-        if sys.stderr.isatty() and time.monotonic() - began > _QUIET_SECONDS:
-            sys.stderr.write(f"reading {part} …\n")
+    limits = limits_of(options)
 
     def warn(text: str) -> None:
         sys.stderr.write(f"airflow-resilient: {text}\n")
 
     with contextlib.closing(api_of(options, timeout=ANSWER_SECONDS, attempts=ATTEMPTS)) as api:
-        snapshot, findings = examine(api, limits, options.memory, progress=progress)
+        snapshot, findings = examine(api, limits, options.memory, progress=progress_on())
     code = exit_code_of(findings)
     lines = "\n".join(format_findings(snapshot, findings, time.time()))
     signal = signal_of(findings, limits, time.time())

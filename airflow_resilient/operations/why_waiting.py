@@ -149,7 +149,8 @@ def explain(why: Why, subject: str, oldest: Waiting, facts: WaitingFacts) -> tup
     used = f"{pool.occupied} of {pool.total} slots are in use" if pool is not None else ""
     ghosts = facts.ghosts(subject)
     causes = {
-        Why.RUN_ENDED: f"its run has ended, and it still occupies slots of the pool {subject!r}",
+        Why.RUN_ENDED: "its run has ended"
+        + (f", and it still occupies slots of the pool {subject!r}" if oldest.state == "queued" else ""),
         Why.GHOSTS: f"the pool {subject!r} is full ({used}): {counted(len(ghosts), 'queued task instance')} "
         f"of runs that have ended occupy it: {some(each.name for each in ghosts)}",
         Why.DAG_PAUSED: "the DAG is paused, or deleted: its unfinished runs stand still",
