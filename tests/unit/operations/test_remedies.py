@@ -276,6 +276,12 @@ def test_no_more_is_done_than_may_be_and_the_oldest_first(bounds, past, clears, 
     assert (rest.do, rest.count, rest.reason, rest.request) == (Do.LATER, 12 - clears, reason, None)
 
 
+def test_what_is_told_is_no_change():
+    given = situation(late(), *many(1, replace(STUCK, dag_id="other")))
+    actions = plan(given, before(DONE), Bounds(at_most=1))
+    assert [each.do for each in actions] == [Do.TELL, Do.CLEAR]
+
+
 def test_a_run_that_is_failed_again_is_one_change_for_all_its_ghosts():
     three = many(3, GHOST, Why.RUN_ENDED)
     given = situation(*three, facts=WITH_GHOST, run=EndedRun("failed", failed=1))
