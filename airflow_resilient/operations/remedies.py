@@ -95,7 +95,7 @@ class EndedRun:
 
 @dataclass(frozen=True)
 class Action:
-    """What is done about a task instance, or what a person is told.
+    """What is done about a task instance, or what is left to a person.
 
     :param waiting: the task instance, for a cause the oldest one; ``None``: it is about Airflow as a whole.
     :param since: since when it, or what it keeps from starting, waits.
@@ -180,7 +180,7 @@ def ghosts(situation: Situation, bounds: Bounds) -> dict[str, Late]:
 
 
 def plan(situation: Situation, past: Acted, bounds: Bounds) -> list[Action]:
-    """Say what is done, what waits for a later run of the command, and what a person is told.
+    """Say what is done, what waits for a later run of the command, and what is left to a person.
 
     :param past: what was done before.
     """
@@ -194,15 +194,15 @@ def plan(situation: Situation, past: Acted, bounds: Bounds) -> list[Action]:
     freed = ghosts(situation, bounds)
     pools = {each.waiting.pool for each in freed.values()}
     actions = [_free(each, situation, past) for each in freed.values()]
-    told: dict[tuple[Why, str], Action] = {}
+    causes: dict[tuple[Why, str], Action] = {}
     for each in chosen:
         if each.why is Why.NOT_STARTED:
             actions.append(_start(each, situation, past))
         elif each.waiting.key not in freed and not (each.why is Why.GHOSTS and each.subject in pools):
-            before = told.get((each.why, each.subject))
+            before = causes.get((each.why, each.subject))
             oldest = _tell(each, situation) if before is None else replace(before, count=before.count + 1)
-            told[each.why, each.subject] = oldest
-    actions += told.values()
+            causes[each.why, each.subject] = oldest
+    actions += causes.values()
     return list(_merged(_bounded(filter(None, actions), past, bounds, situation.now)))
 
 
@@ -212,9 +212,9 @@ def _oldest_first(late: Iterable[Late]) -> list[Late]:
 
 def _start(each: Late, situation: Situation, past: Acted) -> Action:
     """What is done about a queued task instance that the executor does not start."""
-    told = _again(each, situation, past)
-    if told is not None:
-        return told
+    again = _again(each, situation, past)
+    if again is not None:
+        return again
     wait = others_first(each.waiting, situation.facts)
     if wait is not False:
         reason = (
@@ -240,9 +240,9 @@ def _free(each: Late, situation: Situation, past: Acted) -> Action | None:
     ghost, run = each.waiting, situation.runs.get((each.waiting.dag_id, each.waiting.run_id))
     if run is not None and run.state not in (None, *ENDED_RUN):
         return None
-    told = _again(each, situation, past)
-    if told is not None:
-        return told
+    again = _again(each, situation, past)
+    if again is not None:
+        return again
     if run is None:
         reason = "its run was not looked at: --at-most is reached"
         return Action(Do.LATER, ghost, each.why, each.since, reason, subject=each.subject)
@@ -275,7 +275,7 @@ def how_to_free(run: EndedRun) -> tuple[Do, str]:
 
 
 def _again(each: Late, situation: Situation, past: Acted) -> Action | None:
-    """What a person is told about a task instance that was acted on before; ``None``: it was not."""
+    """What is left to a person of a task instance that was acted on before; ``None``: it was not."""
     before = past.of(each.waiting)
     if not before:
         return None
@@ -290,7 +290,7 @@ def _again(each: Late, situation: Situation, past: Acted) -> Action | None:
 
 
 def _tell(each: Late, situation: Situation, reason: str = "") -> Action:
-    """What a person is told: the cause and the next step of `why_waiting.explain`."""
+    """What is left to a person: the cause and the next step of `why_waiting.explain`."""
     cause, step = explain(each.why, each.subject, each.waiting, situation.facts)
     return Action(Do.TELL, each.waiting, each.why, each.since, reason or cause, step, subject=each.subject)
 
@@ -318,7 +318,7 @@ def _bounded(actions: Iterable[Action], past: Acted, bounds: Bounds, now: float)
 
 
 def _merged(actions: Iterable[Action]) -> Iterator[Action]:
-    """One for all task instances about which the same is told."""
+    """One for all task instances about which the same is to be said."""
     found: dict[object, Action] = {}
     for each in actions:
         key: object = len(found) if each.changes else (each.do, each.why, each.subject, each.reason)
