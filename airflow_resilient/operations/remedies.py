@@ -318,7 +318,7 @@ def _bounded(actions: Iterable[Action], past: Acted, bounds: Bounds, now: float)
 
 
 def _merged(actions: Iterable[Action]) -> Iterator[Action]:
-    """One for all task instances about which the same is to be said."""
+    """One for all task instances about which the same is to be written."""
     found: dict[object, Action] = {}
     for each in actions:
         key: object = len(found) if each.changes else (each.do, each.why, each.subject, each.reason)
