@@ -350,7 +350,7 @@ def exit_code_of(results: Sequence[Result]) -> ExitCode:
     return ExitCode.DONE if all(each.over for each in results) else ExitCode.FOUND
 
 
-_DID = {Do.CLEAR: "cleared", Do.SKIP: "skipped", Do.FAIL_RUN: "run failed again"}
+_DID = {Do.CLEAR: "cleared", Do.SKIP: "skipped", Do.FAIL_RUN: "freed with its run"}
 
 
 def _word(result: Result, *, apply: bool) -> str:

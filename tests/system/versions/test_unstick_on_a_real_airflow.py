@@ -145,7 +145,7 @@ def success(stuck) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def failure(stuck) -> dict[str, Any]:
-    return haunted(stuck, "ghost_of_a_failure", "failed", "WOULD BE RUN FAILED AGAIN")
+    return haunted(stuck, "ghost_of_a_failure", "failed", "WOULD BE FREED WITH ITS RUN")
 
 
 def test_what_the_executor_has_lost_is_found_cleared_and_runs(lost):
@@ -184,6 +184,7 @@ def test_a_ghost_is_freed_its_run_stays_ended_and_what_waited_for_the_slot_runs(
 def test_the_page_shows_what_is_printed(lost, success):
     def plain(line: str) -> str:
         line = re.sub(r"https?://[\w.:]+", "URL", line)
+        line = re.sub(r"Airflow says: .*", "Airflow says", line)  # the scheduler may be faster
         return re.sub(r"\d+", "0", re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ", "TIME", line)).strip()
 
     print("\n".join(ran.out for story in (lost, success) for ran in (story["dry"], story["applied"])))

@@ -314,7 +314,7 @@ def test_a_ghost_of_a_failed_run_is_freed_without_a_task_instance_being_marked(u
     code, printed = unstick("--apply")
     assert code == 0, printed
     assert airflow.changes[0] == ("PATCH", "/dags/etl/dagRuns/run-9", {"state": "failed"})
-    assert "RUN FAILED AGAIN: etl / run-9 / gone [run-ended]" in printed
+    assert "FREED WITH ITS RUN: etl / run-9 / gone [run-ended]" in printed
 
 
 HALF_DEAD = ("upstream_failed", "running")
