@@ -77,6 +77,7 @@ class Finding:
     :param cause: why it is so, as far as that is known.
     :param next_step: what to do: where possible a command.
     :param key: stays the same while it lasts.
+    :param count: of task instances, runs or DAGs that it is about.
     """
 
     kind: Kind
@@ -87,6 +88,7 @@ class Finding:
     cause: str
     next_step: str
     key: str
+    count: int = 1
 
     def row(self) -> dict[str, Any]:
         """The finding as JSON values."""
@@ -99,6 +101,7 @@ class Finding:
             "cause": self.cause,
             "next_step": self.next_step,
             "key": self.key,
+            "count": self.count,
         }
 
 
@@ -148,6 +151,8 @@ def in_our_time(snapshot: Snapshot, ahead: float) -> Snapshot:
         deferred=shifted(snapshot.deferred, "since"),
         runs=shifted(snapshot.runs, "due", "queued", "started", "decided"),
         needed=shifted(snapshot.needed, "queued", "started"),
+        ended_runs=shifted(snapshot.ended_runs, "due", "queued", "started", "ended"),
+        ended=shifted(snapshot.ended, "since", "queued", "started", "ended"),
         dags=shifted(snapshot.dags, "next_due", "parsed"),
         import_errors=shifted(snapshot.import_errors, "since"),
     )
@@ -588,6 +593,7 @@ class _Look:
             cause,
             step,
             f"waiting/{why.value}/{subject}",
+            len(found),
         )
 
     def _facts(self) -> WaitingFacts:
@@ -782,6 +788,14 @@ class _Look:
                 "look at the log of the executor's workers, for this task",
                 f"requeued/{name}",
             )
+
+
+def summary(snapshot: Snapshot, findings: Sequence[Finding]) -> str:
+    """Which Airflow it is, and how many findings there are of each severity."""
+    counts = Counter(each.severity for each in findings)
+    found = ", ".join(f"{counts[each]} {each.value}" for each in Severity if counts[each]) or "all is well"
+    version = f"Airflow {snapshot.version}" if snapshot.version else "Airflow"
+    return f"{version} at {snapshot.url}: {found}"
 
 
 def memory_lost(problem: str, now: float) -> Finding:
