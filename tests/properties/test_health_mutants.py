@@ -277,11 +277,6 @@ MUTANTS = {
         "for run in (*(self.snapshot.runs or ()), *(self.snapshot.started or ())):",
         "for run in self.snapshot.runs or ():",
     ),
-    "a changed schedule leaves a run that is owed": (
-        "first_seen",
-        "or dag.next_due > now:",
-        "or False:",
-    ),
     "what is owed is forgotten at the next look": (
         "first_seen",
         "since = min(before, self.owed.get(dag.dag_id, before))",
