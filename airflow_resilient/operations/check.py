@@ -12,27 +12,24 @@ import json
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..core.text import error_text
-from . import first_seen
 from .command import Command, ExitCode
-from .first_seen import FirstSeen, MemoryOfAnother, MemoryProblem
-from .health import BLIND, Diagnosis, Finding, Severity, diagnosis, memory_lost
+from .examine import examine
+from .health import BLIND, Finding, Severity, summary
 from .limits import NAMES, InvalidLimits, Limits, load_limits, read_limit
 from .options import add_airflow_options, api_of
 from .report import moment, span
-from .snapshot import Snapshot, look
 from .task_instances import AirflowApiError
 
 if TYPE_CHECKING:
-    from .airflow_api import AirflowApi
+    from .snapshot import Snapshot
 
 ANSWER_SECONDS = 20.0
 """For which one response is waited."""
@@ -42,71 +39,6 @@ BEAT_SECONDS = 10.0
 BEAT_VARIABLE = "AIRFLOW_CHECK_BEAT_URL"
 _QUIET_SECONDS = 2.0
 _MAX_BEAT_CHARS = 10_000
-
-
-def examine(
-    api: AirflowApi,
-    limits: Limits,
-    memory: Path | None,
-    *,
-    progress: Callable[[str], object] = str,
-    now: Callable[[], float] = time.time,
-) -> tuple[Snapshot, list[Finding]]:
-    """Take one look, and say what is wrong: with Airflow, or with the memory, which starts empty then.
-
-    See `examined`.
-    """
-    with examined(api, limits, memory, progress=progress, now=now) as made:
-        return made.snapshot, made.findings
-
-
-@dataclass(frozen=True)
-class Examined:
-    """A look, what is wrong, and what is behind it.
-
-    :param findings: those of the diagnosis, and that of a memory which cannot be used.
-    """
-
-    snapshot: Snapshot
-    findings: list[Finding]
-    diagnosis: Diagnosis
-
-
-@contextlib.contextmanager
-def examined(
-    api: AirflowApi,
-    limits: Limits,
-    memory: Path | None,
-    *,
-    progress: Callable[[str], object] = str,
-    now: Callable[[], float] = time.time,
-) -> Iterator[Examined]:
-    """Take one look, say what is wrong, and hold the memory meanwhile.
-
-    :param memory: file with what earlier looks saw; it is replaced. ``None``: Airflow's own times count.
-    :param progress: called with what is read next.
-    :raises AirflowApiError: another look uses this memory now.
-    """
-    seen, problems = FirstSeen(), []
-    with contextlib.ExitStack() as stack:
-        if memory is not None:
-            try:
-                stack.enter_context(first_seen.locked(memory))
-                seen = first_seen.load(memory, api.url)
-            except MemoryOfAnother as problem:
-                problems.append(str(problem))
-                memory = None  # the other Airflow's watch needs it
-            except MemoryProblem as problem:
-                problems.append(f"{problem}; it starts empty")
-        snapshot = look(api, known=seen.active, deferred_for=limits.triggerer, progress=progress, now=now)
-        found = diagnosis(snapshot, seen, limits, now())
-        if memory is not None:
-            try:
-                first_seen.save(memory, found.seen)
-            except MemoryProblem as problem:
-                problems.append(str(problem))
-        lost = [memory_lost(problem, snapshot.taken) for problem in problems[:1]]
-        yield Examined(snapshot, [*found.findings, *lost], found)
 
 
 def exit_code_of(findings: Sequence[Finding]) -> ExitCode:
@@ -144,11 +76,8 @@ def format_findings(snapshot: Snapshot, findings: Sequence[Finding], now: float)
             f"        next:  {each.next_step}",
             "",
         ]
-    counts = Counter(each.severity for each in findings)
-    found = ", ".join(f"{counts[each]} {each.value}" for each in Severity if counts[each]) or "all is well"
-    version = f"Airflow {snapshot.version}" if snapshot.version else "Airflow"
     requests = f"{snapshot.requests} request{'' if snapshot.requests == 1 else 's'}"
-    return [*lines, f"{version} at {snapshot.url}: {found} ({requests}, {snapshot.seconds:.1f} s)."]
+    return [*lines, f"{summary(snapshot, findings)} ({requests}, {snapshot.seconds:.1f} s)."]
 
 
 def beat(url: str, signal: str, text: str) -> None:
@@ -214,7 +143,7 @@ def _beat_url(text: str) -> str:
 
 
 def add_limit_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--limits`` and ``--limit``, see `limits_of`."""
+    """Add ``--limits`` and ``--limit``; `limits_of` reads them."""
     parser.add_argument("--limits", type=_limits, default=Limits(), metavar="FILE", help="limits, in TOML")
     parser.add_argument(
         "--limit",
@@ -227,9 +156,9 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
 
 
 def limits_of(options: argparse.Namespace) -> Limits:
-    """The limits that are given as options."""
-    given: Limits = options.limits
-    return replace(given, **dict(options.limit))
+    """The limits that the options give."""
+    limits: Limits = options.limits
+    return replace(limits, **dict(options.limit))
 
 
 def progress_on() -> Callable[[str], object]:
@@ -270,7 +199,8 @@ def _run(options: argparse.Namespace) -> tuple[str, ExitCode]:
         sys.stderr.write(f"airflow-resilient: {text}\n")
 
     with contextlib.closing(api_of(options, timeout=ANSWER_SECONDS, attempts=ATTEMPTS)) as api:
-        snapshot, findings = examine(api, limits, options.memory, progress=progress_on())
+        examined = examine(api, limits, options.memory, progress=progress_on())
+    snapshot, findings = examined.snapshot, examined.findings
     code = exit_code_of(findings)
     lines = "\n".join(format_findings(snapshot, findings, time.time()))
     signal = signal_of(findings, limits, time.time())

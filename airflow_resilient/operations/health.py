@@ -77,6 +77,7 @@ class Finding:
     :param cause: why it is so, as far as that is known.
     :param next_step: what to do: where possible a command.
     :param key: stays the same while it lasts.
+    :param count: of task instances, runs or DAGs that it is about.
     """
 
     kind: Kind
@@ -87,6 +88,7 @@ class Finding:
     cause: str
     next_step: str
     key: str
+    count: int = 1
 
     def row(self) -> dict[str, Any]:
         """The finding as JSON values."""
@@ -99,6 +101,7 @@ class Finding:
             "cause": self.cause,
             "next_step": self.next_step,
             "key": self.key,
+            "count": self.count,
         }
 
 
@@ -144,7 +147,7 @@ def diagnosis(snapshot: Snapshot, seen: FirstSeen, limits: Limits, now: float) -
     alive = {kind: len(each) for kind, each in look.alive().items()} if snapshot.peers is not None else {}
     return Diagnosis(
         found,
-        seen.after(look.snapshot, look.marks, alive, now),
+        seen.after(look.snapshot, look.marks, alive, now, look.owed),
         tuple(look.late),
         look.facts(),
         scheduled=look.beats(_SCHEDULER) and not any(each.kind is Kind.NOT_SCHEDULING for each in found),
@@ -179,7 +182,10 @@ def in_our_time(snapshot: Snapshot, ahead: float) -> Snapshot:
         running=shifted(snapshot.running, "since", "queued"),
         deferred=shifted(snapshot.deferred, "since"),
         runs=shifted(snapshot.runs, "due", "queued", "started", "decided"),
+        started=shifted(snapshot.started, "due", "queued", "started", "decided"),
         needed=shifted(snapshot.needed, "queued", "started"),
+        ended_runs=shifted(snapshot.ended_runs, "due", "queued", "started", "ended"),
+        ended=shifted(snapshot.ended, "since", "queued", "started", "ended"),
         dags=shifted(snapshot.dags, "next_due", "parsed"),
         import_errors=shifted(snapshot.import_errors, "since"),
     )
@@ -220,6 +226,7 @@ class _Look:
         if look.database is False:  # then Airflow knows no heartbeat
             self.snapshot = replace(look, overall=None)
         self.partial = {gap.part for gap in look.gaps}
+        self.owed = self._owed()
         self.lost = {kind for kind, _, _ in self._lost_components()}
 
     def findings(self) -> Iterator[Finding]:
@@ -487,16 +494,38 @@ class _Look:
         key = f"due/{dag.dag_id}/{dag.next_due:.0f}"
         # A DAG that was unpaused just now, or catches up, is due since long ago; then it moves on.
         first = self.first(key)
+        if dag.dag_id in self.owed:
+            return self.owed[dag.dag_id]
         return max(dag.next_due, first) if self.seen.known else dag.next_due
+
+    def _owed(self) -> dict[str, float]:
+        """DAGs whose next run has moved on without a run that was created, and since when one is due.
+
+        Where ``catchup`` is off, the DAG processor moves it on whenever it reads the file. Source:
+        ``update_dags`` in ``airflow/dag_processing/collection.py`` (3.3), ``bulk_write_to_db`` of ``DAG``
+        (2.11).
+        """
+        look = self.snapshot
+        if look.started is None or look.runs is None or {"runs", "runs that have started"} & self.partial:
+            return {}
+        latest: dict[str, float] = {}
+        for run in (*look.runs, *look.started):
+            if run.automatic:  # on 2.11, when a run was due is not always known: its start is later
+                known = max(run.due or 0.0, run.started or 0.0)
+                latest[run.dag_id] = max(known, latest.get(run.dag_id, 0.0))
+        return {
+            dag_id: since
+            for dag_id, since in self.seen.passed(self.dags.values(), self.now).items()
+            if latest.get(dag_id, 0.0) < since
+            and self.unfinished.get(dag_id, 0) < self.dags[dag_id].max_active_runs
+        }
 
     def _last_sign(self) -> float | None:
         """When a scheduler was seen to do something."""
-        signs: list[float | None] = [self.seen.moved]
-        for run in self.snapshot.runs or ():
+        signs: list[float | None] = []
+        for run in (*(self.snapshot.runs or ()), *(self.snapshot.started or ())):
             signs += [run.decided, run.queued, run.started]
         signs += [each.since for each in (*(self.snapshot.waiting or ()), *(self.snapshot.running or ()))]
-        if self.seen.has_moved(self.snapshot):
-            signs.append(self.now)
         return max((sign for sign in signs if sign is not None), default=None)
 
     def _not_scheduling(self, overdue: Sequence[Finding]) -> Finding | None:
@@ -632,6 +661,7 @@ class _Look:
             cause,
             step,
             f"waiting/{why.value}/{subject}",
+            len(found),
         )
 
     def facts(self) -> WaitingFacts:
@@ -827,6 +857,14 @@ class _Look:
                 "look at the log of the executor's workers, for this task",
                 f"requeued/{name}",
             )
+
+
+def summary(snapshot: Snapshot, findings: Sequence[Finding]) -> str:
+    """Which Airflow it is, and how many findings there are of each severity."""
+    counts = Counter(each.severity for each in findings)
+    found = ", ".join(f"{counts[each]} {each.value}" for each in Severity if counts[each]) or "all is well"
+    version = f"Airflow {snapshot.version}" if snapshot.version else "Airflow"
+    return f"{version} at {snapshot.url}: {found}"
 
 
 def memory_lost(problem: str, now: float) -> Finding:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from ..core.needs import Needs, read_needs
 from .airflow_api import iso, seconds
+from .first_seen import FirstSeen
 from .task_instances import AirflowApiError
 
 if TYPE_CHECKING:
@@ -32,12 +33,17 @@ PAGE_SIZE = 100
 MAX_PAGES = 50
 """Pages of one list; what is on further ones is counted, not read."""
 
+MAX_ENDED_PAGES = 10
+"""Pages of what has ended since the look before: it is shown, and nothing is concluded from it."""
+
 MAX_LOOK_SECONDS = 60.0
 """For a whole look; what has not been read by then is a gap."""
 
 MAX_DETAILS = 5
 """DAGs without a next run whose end date is asked for in one look."""
 
+_LATE_SECONDS = 30.0  # for which a run is due, before others are asked for that have started
+_SIGN_SECONDS = 3600.0  # within which it matters that a run has started
 _MAX_ROUNDS = 3  # to read a list of several pages whose rows move meanwhile
 
 REQUEUED = "stuck in queued reschedule"
@@ -45,6 +51,8 @@ GAVE_UP = "stuck in queued tries exceeded"
 """Events of the audit log. Source: ``_maybe_requeue_stuck_ti`` of ``SchedulerJobRunner`` (2.11 to 3.3)."""
 
 UNFINISHED_RUNS = ("queued", "running")
+UNFINISHED = ("scheduled", "queued", "running", "deferred")
+"""States of task instances that are read here, of those that have not ended."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,7 @@ class Run:
     :param due: when it was due: ``run_after``, on 2.11 the end of its data interval.
     :param queued: when it was created, where Airflow tells it.
     :param decided: when a scheduler has dealt with it last.
+    :param ended: when it has ended.
     :param automatic: the scheduler has made it, for a time or an asset; neither a person nor a backfill.
     :param backfill: a backfill has made it; it does not count for ``max_active_runs``.
     """
@@ -121,16 +130,20 @@ class Run:
     queued: float | None = None
     started: float | None = None
     decided: float | None = None
+    ended: float | None = None
     automatic: bool = True
     backfill: bool = False
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A task instance that waits to run, waits in the triggerer, or runs.
+    """A task instance that waits to run, waits in the triggerer, runs, or has ended.
 
-    :param since: when Airflow says that this began: scheduled, queued, deferred or started.
-    :param queued: when it was queued the last time, for one that is queued or runs.
+    :param since: when Airflow says that this began: scheduled, queued, deferred or started; for one that has
+        ended, when it began to wait.
+    :param queued: when it was queued the last time, for one that is queued, runs, or has ended.
+    :param started: when it has started, for one that has ended.
+    :param ended: when it has ended.
     :param triggerer: id of the job of its triggerer, for one that is deferred; ``None``: it has none.
     """
 
@@ -146,6 +159,8 @@ class Waiting:
     since: float | None = None
     queued: float | None = None
     triggerer: int | None = None
+    started: float | None = None
+    ended: float | None = None
 
     @property
     def key(self) -> str:
@@ -166,12 +181,18 @@ class Pool:
     :param total: slots that it has; -1: as many as one likes.
     :param occupied: slots in use.
     :param queued: slots of queued task instances, which are in use.
+    :param running: slots of running ones, which are in use.
+    :param scheduled: slots of task instances that wait for them.
+    :param deferred: slots of deferred ones, which are in use if the pool includes them.
     """
 
     name: str
     total: int
     occupied: int = 0
     queued: int = 0
+    running: int = 0
+    scheduled: int = 0
+    deferred: int = 0
 
     @property
     def open(self) -> float:
@@ -223,6 +244,10 @@ class Snapshot:
     :param dags: every DAG that is neither paused nor deleted.
     :param paused: of the DAGs that were asked for because they are missing, those that are paused.
     :param needed: the automatic runs of DAGs with a *need by*, which were due in the last days.
+    :param started: runs that have started lately, as far as they were asked for.
+    :param ended_runs: runs that have ended since a moment that was asked for, at most `MAX_ENDED_PAGES`
+        pages of them.
+    :param ended: task instances that have; the same.
     :param seconds: how long the look took.
     """
 
@@ -245,6 +270,9 @@ class Snapshot:
     import_errors: tuple[ImportProblem, ...] | None = None
     requeues: tuple[Requeue, ...] | None = None
     needed: tuple[Run, ...] | None = None
+    started: tuple[Run, ...] | None = None
+    ended_runs: tuple[Run, ...] | None = None
+    ended: tuple[Waiting, ...] | None = None
     gaps: tuple[Gap, ...] = ()
     requests: int = 0
     seconds: float = 0.0
@@ -258,17 +286,20 @@ class Snapshot:
 def look(
     api: AirflowApi,
     *,
-    known: Collection[str] = (),
+    seen: FirstSeen | None = None,
     deferred_for: float = 300.0,
     requeued_within: float = 3600.0,
+    ended_since: float | None = None,
     progress: Callable[[str], object] = str,
     now: Callable[[], float] = time.time,
 ) -> Snapshot:
     """Take one look. Raises nothing: what cannot be read is a gap, or the whole look is silent.
 
-    :param known: DAGs that were active in earlier looks: if some are missing, the paused ones are asked for.
+    :param seen: earlier looks: if DAGs are missing that were active, the paused ones are asked for; if some
+        are due again and again, the runs that have started since.
     :param deferred_for: seconds; task instances that have been deferred for less are not read.
     :param requeued_within: seconds; how far back the audit log is read.
+    :param ended_since: read what has ended since then, in seconds since 1970; ``None``: do not.
     :param progress: called with the name of each part before it is read.
     """
     began, before = now(), api.requests
@@ -277,7 +308,9 @@ def look(
         v2 = api.is_v2
         version = api.first_version
         reader = _Reader(api, v2=v2, progress=progress, until=began + MAX_LOOK_SECONDS, now=now)
-        found = _read(reader, began, known, deferred_for, requeued_within)
+        found = _read(reader, began, seen or FirstSeen(), deferred_for, requeued_within)
+        if ended_since is not None:
+            found |= _read_ended(reader, ended_since)
     except AirflowApiError as error:
         return Snapshot(
             api.url,
@@ -300,7 +333,7 @@ def look(
 
 
 def _read(
-    reader: _Reader, began: float, known: Collection[str], deferred_for: float, requeued_within: float
+    reader: _Reader, began: float, seen: FirstSeen, deferred_for: float, requeued_within: float
 ) -> dict[str, Any]:
     """The parts of a look.
 
@@ -316,10 +349,16 @@ def _read(
     dags = part("dags", reader.dags)
     if dags is not None and runs is not None:
         dags = part("details of DAGs", partial(reader.with_end, dags, runs)) or dags
-    missing = set(known) - {dag.dag_id for dag in dags or ()}
+    missing = set(seen.active) - {dag.dag_id for dag in dags or ()}
     health = part("health", reader.health)
+    late = [dag for dag in dags or () if dag.next_due is not None and began - dag.next_due > _LATE_SECONDS]
+    passed = seen.passed(dags or (), began)
     return {
         "runs": runs,
+        "started": (
+            (late or passed) and part("runs that have started", partial(reader.started, passed, began))
+        )
+        or (),
         "waiting": waiting,
         "running": running,
         "deferred": deferred,
@@ -335,8 +374,21 @@ def _read(
     }
 
 
+def _read_ended(reader: _Reader, since: float) -> dict[str, Any]:
+    """What has ended since a moment; it is shown, and nothing is concluded from it.
+
+    :raises AirflowApiError: the login is refused.
+    """
+    query = [("end_date_gte", iso(since))]
+    return {
+        "ended_runs": reader.part("runs that have ended", lambda: reader.ended_runs(query)),
+        "ended": reader.part("task instances that have ended", lambda: reader.ended(query)),
+    }
+
+
 _UNAUTHORIZED, _DENIED = 401, 403
 _QUEUED = ("state", "queued")
+_SLOTS = ("occupied", "queued", "running", "scheduled", "deferred")
 _KINDS = {
     "SchedulerJob": "scheduler",
     "TriggererJob": "triggerer",
@@ -384,8 +436,8 @@ class _Reader:
     ) -> list[Mapping[str, Any]]:
         """All rows of a list, at most `MAX_PAGES` pages; the rest is a gap.
 
-        Airflow counts the rows and reads a page of them by two statements, and pages by offset shift when rows
-        come and go: then all are read once more.
+        Airflow counts the rows and reads a page of them by two statements, and pages by offset shift when
+        rows come and go: then all are read once more.
         """
         rows: dict[Any, Mapping[str, Any]] = {}
         for _ in range(_MAX_ROUNDS):
@@ -405,6 +457,19 @@ class _Reader:
             self.gaps.append(Gap(self._part, f"there are {total}, of which {len(rows)} were read"))
         return list(rows.values())
 
+    def _first_pages(
+        self, path: str, field_name: str, query: Sequence[tuple[str, str]]
+    ) -> Iterator[Mapping[str, Any]]:
+        """Rows of a list, at most `MAX_ENDED_PAGES` pages; others are left out, and so are some that move."""
+        offset = 0
+        for _ in range(MAX_ENDED_PAGES):
+            page = [("limit", str(PAGE_SIZE)), ("offset", str(offset))]
+            found, total = self.api.read_list(path, field_name, [*query, *page])
+            yield from found
+            offset += len(found)
+            if not found or offset >= total or self._now() > self._until:
+                return
+
     def dags(self) -> tuple[Dag, ...]:
         query = [("paused", "false"), ("exclude_stale" if self.v2 else "only_active", "true")]
         return tuple(_dag(row) for row in self._pages("/dags", "dags", query))
@@ -417,6 +482,25 @@ class _Reader:
         query = [("state", state) for state in UNFINISHED_RUNS]
         rows = self._pages("/dags/~/dagRuns", "dag_runs", query)
         return tuple(map(_run, rows))
+
+    def started(self, passed: Mapping[str, float], now: float) -> tuple[Run, ...]:
+        """The runs of these DAGs that have started since their moments, and the latest one of all.
+
+        :param passed: see `FirstSeen.passed`.
+        """
+        recent = [("start_date_gte", iso(now - _SIGN_SECONDS)), ("order_by", "-start_date"), ("limit", "1")]
+        rows = list(self.api.read_list("/dags/~/dagRuns", "dag_runs", recent)[0])
+        if passed:
+            since = iso(min(passed.values()) - 1.0)
+            rows += self._posted({"dag_ids": sorted(passed), "start_date_gte": since})
+        return tuple(map(_run, rows))
+
+    def ended_runs(self, query: Sequence[tuple[str, str]]) -> tuple[Run, ...]:
+        return tuple(map(_run, self._first_pages("/dags/~/dagRuns", "dag_runs", query)))
+
+    def ended(self, query: Sequence[tuple[str, str]]) -> tuple[Waiting, ...]:
+        rows = self._first_pages("/dags/~/dagRuns/~/taskInstances", "task_instances", query)
+        return tuple(_waiting(row) for row in rows if row["state"] is not None)
 
     def with_end(self, dags: Sequence[Dag], runs: Sequence[Run]) -> tuple[Dag, ...]:
         """The DAGs, with the end date of the first few that have a schedule, and no next or current run."""
@@ -463,7 +547,7 @@ class _Reader:
 
     def pools(self) -> tuple[Pool, ...]:
         return tuple(
-            Pool(row["name"], int(row["slots"]), int(row["occupied_slots"]), int(row["queued_slots"]))
+            Pool(str(row["name"]), int(row["slots"]), **{name: int(row[f"{name}_slots"]) for name in _SLOTS})
             for row in self._pages("/pools", "pools")
         )
 
@@ -494,20 +578,23 @@ class _Reader:
         if not needed:
             return ()
         first = min(need.deadlines(now)[0] for by in needed.values() for need in by)
-        rows: list[Mapping[str, Any]] = []
         # On 2.11 a run is due at the end of its data interval, which cannot be asked for; one that is due now
         # may have begun a month ago, and is among the last ones of its DAG.
         after = {"run_after_gte": iso(first)} if self.v2 else {"end_date_gte": iso(first)}
+        runs = map(_run, self._posted({"dag_ids": sorted(needed), **after}))
+        return tuple(run for run in runs if run.automatic and (run.due or 0.0) >= first)
+
+    def _posted(self, wanted: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Runs that are asked for with more than fits into a URL; what is on further pages is a gap."""
+        rows: list[Mapping[str, Any]] = []
         for _ in range(MAX_PAGES):
             page = {"page_limit": PAGE_SIZE, "page_offset": len(rows)}
-            body = {"dag_ids": sorted(needed), **after, **page}
-            answer = self.api.read("/dags/~/dagRuns/list", body=body)
+            answer = self.api.read("/dags/~/dagRuns/list", body={**wanted, **page})
             rows += answer["dag_runs"]
             if not answer["dag_runs"] or len(rows) >= answer["total_entries"]:
-                break
-        else:
-            self.gaps.append(Gap(self._part, f"there are more than {len(rows)}"))
-        return tuple(run for run in map(_run, rows) if run.automatic and (run.due or 0.0) >= first)
+                return rows
+        self.gaps.append(Gap(self._part, f"there are more than {len(rows)}"))
+        return rows
 
 
 def _dag(row: Mapping[str, Any]) -> Dag:
@@ -566,6 +653,7 @@ def _run(row: Mapping[str, Any]) -> Run:
         seconds(row.get("queued_at")),
         seconds(row["start_date"]),
         seconds(row["last_scheduling_decision"]),
+        seconds(row.get("end_date")),
         automatic=row["run_type"] in ("scheduled", "asset_triggered", "dataset_triggered"),
         backfill=row["run_type"] == "backfill",
     )
@@ -579,9 +667,10 @@ def _waiting(row: Mapping[str, Any]) -> Waiting:
     ``airflow/models/trigger.py`` (2.11, 3.3). v1 has no ``scheduled_when``.
     """
     trigger = row.get("trigger") or {}
+    ended = None if row["state"] in UNFINISHED else seconds(row.get("end_date"))
     if row["state"] in ("deferred", "running"):
         moments = [trigger.get("created_date") or row["start_date"]]
-    elif row["state"] == "queued":
+    elif row["state"] == "queued" or ended is not None:
         moments = [row.get("scheduled_when"), row["queued_when"]]
     else:
         moments = [row.get("scheduled_when")]
@@ -597,8 +686,10 @@ def _waiting(row: Mapping[str, Any]) -> Waiting:
         int(row["pool_slots"] or 1),
         str(row["queue"] or ""),
         min(known, default=None),
-        seconds(row["queued_when"]) if row["state"] in ("queued", "running") else None,
+        seconds(row["queued_when"]) if row["state"] in ("queued", "running") or ended is not None else None,
         trigger.get("triggerer_id"),
+        seconds(row["start_date"]) if ended is not None else None,
+        ended,
     )
 
 

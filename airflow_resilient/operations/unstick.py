@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import acted
 from .acted import Acted
-from .check import ANSWER_SECONDS, ATTEMPTS, Examined, add_limit_options, examined, limits_of, progress_on
+from .check import ANSWER_SECONDS, ATTEMPTS, add_limit_options, limits_of, progress_on
 from .command import Command, ExitCode
+from .examine import Examined, examined
 from .first_seen import MemoryProblem
 from .health import Kind
 from .options import add_airflow_options, api_of
