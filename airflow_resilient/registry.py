@@ -29,6 +29,7 @@ SERVICES = (
 """Folders of ``services/``."""
 OPERATIONS = (
     "check",
+    "export",
     "orphans",
     "explain",
 )

@@ -12,25 +12,22 @@ import json
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.beat import WANTED, BeatFailed, beat, is_beat_url
 from ..core.text import error_text
-from . import first_seen
 from .command import Command, ExitCode
-from .first_seen import FirstSeen, MemoryOfAnother, MemoryProblem
-from .health import BLIND, Finding, Severity, diagnose, memory_lost
+from .examine import examine
+from .health import BLIND, Finding, Severity, summary
 from .limits import NAMES, InvalidLimits, Limits, load_limits, read_limit
 from .options import add_airflow_options, api_of
 from .report import moment, span
-from .snapshot import Snapshot, look
 
 if TYPE_CHECKING:
-    from .airflow_api import AirflowApi
+    from .snapshot import Snapshot
 
 ANSWER_SECONDS = 20.0
 """For which one response is waited."""
@@ -38,48 +35,6 @@ ATTEMPTS = 2
 """How often a request is sent at most: the next look is not far."""
 BEAT_VARIABLE = "AIRFLOW_CHECK_BEAT_URL"
 _QUIET_SECONDS = 2.0
-
-
-def examine(
-    api: AirflowApi,
-    limits: Limits,
-    memory: Path | None,
-    *,
-    progress: Callable[[str], object] = str,
-    now: Callable[[], float] = time.time,
-) -> tuple[Snapshot, list[Finding]]:
-    """Take one look, and say what is wrong: with Airflow, or with the memory, which starts empty then.
-
-    :param memory: file with what earlier looks saw; it is replaced. ``None``: Airflow's own times count.
-    :param progress: called with what is read next.
-    :raises AirflowApiError: another look uses this memory now.
-    """
-    seen, problems = FirstSeen(), []
-    with contextlib.ExitStack() as stack:
-        if memory is not None:
-            try:
-                stack.enter_context(first_seen.locked(memory))
-                seen = first_seen.load(memory, api.url)
-            except MemoryOfAnother as problem:
-                problems.append(str(problem))
-                memory = None  # the other Airflow's watch needs it
-            except MemoryProblem as problem:
-                problems.append(f"{problem}; it starts empty")
-        snapshot = look(
-            api,
-            known=seen.active,
-            deferred_for=limits.triggerer,
-            canary_limit=limits.canary,
-            progress=progress,
-            now=now,
-        )
-        findings, seen = diagnose(snapshot, seen, limits, now())
-        if memory is not None:
-            try:
-                first_seen.save(memory, seen)
-            except MemoryProblem as problem:
-                problems.append(str(problem))
-    return snapshot, [*findings, *(memory_lost(problem, snapshot.taken) for problem in problems[:1])]
 
 
 def exit_code_of(findings: Sequence[Finding]) -> ExitCode:
@@ -117,11 +72,8 @@ def format_findings(snapshot: Snapshot, findings: Sequence[Finding], now: float)
             f"        next:  {each.next_step}",
             "",
         ]
-    counts = Counter(each.severity for each in findings)
-    found = ", ".join(f"{counts[each]} {each.value}" for each in Severity if counts[each]) or "all is well"
-    version = f"Airflow {snapshot.version}" if snapshot.version else "Airflow"
     requests = f"{snapshot.requests} request{'' if snapshot.requests == 1 else 's'}"
-    return [*lines, f"{version} at {snapshot.url}: {found} ({requests}, {snapshot.seconds:.1f} s)."]
+    return [*lines, f"{summary(snapshot, findings)} ({requests}, {snapshot.seconds:.1f} s)."]
 
 
 def _limits(text: str) -> Limits:
@@ -149,14 +101,8 @@ def _beat_url(text: str) -> str:
     return text
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--memory",
-        type=Path,
-        metavar="FILE",
-        help="what earlier looks saw; it is made, and replaced. Without it, only Airflow's own times count, "
-        "which it sets again whenever it puts a task instance back",
-    )
+def add_limit_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--limits`` and ``--limit``; `limits_of` reads them."""
     parser.add_argument("--limits", type=_limits, default=Limits(), metavar="FILE", help="limits, in TOML")
     parser.add_argument(
         "--limit",
@@ -166,6 +112,23 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help=f"one limit, such as waiting=30m (repeatable); NAME is one of {', '.join(NAMES)}",
     )
+
+
+def limits_of(options: argparse.Namespace) -> Limits:
+    """The limits that the options give."""
+    limits: Limits = options.limits
+    return replace(limits, **dict(options.limit))
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        type=Path,
+        metavar="FILE",
+        help="what earlier looks saw; it is made, and replaced. Without it, only Airflow's own times count, "
+        "which it sets again whenever it puts a task instance back",
+    )
+    add_limit_options(parser)
     parser.add_argument(
         "--beat",
         type=_beat_url,
@@ -178,7 +141,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> tuple[str, ExitCode]:
-    limits = replace(options.limits, **dict(options.limit))
+    limits = limits_of(options)
     began = time.monotonic()
 
     def progress(part: str) -> None:
@@ -189,7 +152,8 @@ def _run(options: argparse.Namespace) -> tuple[str, ExitCode]:
         sys.stderr.write(f"airflow-resilient: {text}\n")
 
     with contextlib.closing(api_of(options, timeout=ANSWER_SECONDS, attempts=ATTEMPTS)) as api:
-        snapshot, findings = examine(api, limits, options.memory, progress=progress)
+        examined = examine(api, limits, options.memory, progress=progress)
+    snapshot, findings = examined.snapshot, examined.findings
     code = exit_code_of(findings)
     lines = "\n".join(format_findings(snapshot, findings, time.time()))
     signal = signal_of(findings, limits, time.time())

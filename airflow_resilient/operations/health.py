@@ -80,6 +80,7 @@ class Finding:
     :param cause: why it is so, as far as that is known.
     :param next_step: what to do: where possible a command.
     :param key: stays the same while it lasts.
+    :param count: of task instances, legs, runs or DAGs that it is about.
     """
 
     kind: Kind
@@ -90,6 +91,7 @@ class Finding:
     cause: str
     next_step: str
     key: str
+    count: int = 1
 
     def row(self) -> dict[str, Any]:
         """The finding as JSON values."""
@@ -102,6 +104,7 @@ class Finding:
             "cause": self.cause,
             "next_step": self.next_step,
             "key": self.key,
+            "count": self.count,
         }
 
 
@@ -151,6 +154,8 @@ def in_our_time(snapshot: Snapshot, ahead: float) -> Snapshot:
         deferred=shifted(snapshot.deferred, "since"),
         runs=shifted(snapshot.runs, "due", "queued", "started", "decided"),
         needed=shifted(snapshot.needed, "queued", "started"),
+        ended_runs=shifted(snapshot.ended_runs, "due", "queued", "started", "ended"),
+        ended=shifted(snapshot.ended, "since", "queued", "started", "ended"),
         dags=shifted(snapshot.dags, "next_due", "parsed"),
         import_errors=shifted(snapshot.import_errors, "since"),
         legs=shifted(snapshot.legs, "succeeded", "tried"),
@@ -603,6 +608,7 @@ class _Look:
             cause,
             step,
             f"waiting/{why.value}/{subject}",
+            len(found),
         )
 
     def _facts(self) -> WaitingFacts:
@@ -744,6 +750,7 @@ class _Look:
             cause,
             step,
             f"{Kind.CANARY_LATE.value}/{dag_id}",
+            len(late),
         )
 
     def _why_late(self, late: Sequence[Leg], every: Sequence[Leg]) -> tuple[str, str]:
@@ -901,6 +908,14 @@ def _explained(leg: Leg, known: set[str]) -> bool:
     if leg.leg == TRIGGERER_LEG:
         keys |= {"no-triggerer", "unattended"}
     return bool(keys & known)
+
+
+def summary(snapshot: Snapshot, findings: Sequence[Finding]) -> str:
+    """Which Airflow it is, and how many findings there are of each severity."""
+    counts = Counter(each.severity for each in findings)
+    found = ", ".join(f"{counts[each]} {each.value}" for each in Severity if counts[each]) or "all is well"
+    version = f"Airflow {snapshot.version}" if snapshot.version else "Airflow"
+    return f"{version} at {snapshot.url}: {found}"
 
 
 def memory_lost(problem: str, now: float) -> Finding:

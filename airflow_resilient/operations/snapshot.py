@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +33,9 @@ PAGE_SIZE = 100
 MAX_PAGES = 50
 """Pages of one list; what is on further ones is counted, not read."""
 
+MAX_ENDED_PAGES = 10
+"""Pages of what has ended since the look before: it is shown, and nothing is concluded from it."""
+
 MAX_LOOK_SECONDS = 60.0
 """For a whole look; what has not been read by then is a gap."""
 
@@ -46,6 +49,8 @@ GAVE_UP = "stuck in queued tries exceeded"
 """Events of the audit log. Source: ``_maybe_requeue_stuck_ti`` of ``SchedulerJobRunner`` (2.11 to 3.3)."""
 
 UNFINISHED_RUNS = ("queued", "running")
+UNFINISHED = ("scheduled", "queued", "running", "deferred")
+"""States of task instances that are read here, of those that have not ended."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ class Run:
     :param due: when it was due: ``run_after``, on 2.11 the end of its data interval.
     :param queued: when it was created, where Airflow tells it.
     :param decided: when a scheduler has dealt with it last.
+    :param ended: when it has ended.
     :param automatic: the scheduler has made it, for a time or an asset; neither a person nor a backfill.
     :param backfill: a backfill has made it; it does not count for ``max_active_runs``.
     """
@@ -122,16 +128,20 @@ class Run:
     queued: float | None = None
     started: float | None = None
     decided: float | None = None
+    ended: float | None = None
     automatic: bool = True
     backfill: bool = False
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A task instance that waits to run, waits in the triggerer, or runs.
+    """A task instance that waits to run, waits in the triggerer, runs, or has ended.
 
-    :param since: when Airflow says that this began: scheduled, queued, deferred or started.
-    :param queued: when it was queued the last time, for one that is queued.
+    :param since: when Airflow says that this began: scheduled, queued, deferred or started; for one that has
+        ended, when it began to wait.
+    :param queued: when it was queued the last time, for one that is queued, or that has ended.
+    :param started: when it has started, for one that has ended.
+    :param ended: when it has ended.
     :param triggerer: id of the job of its triggerer, for one that is deferred; ``None``: it has none.
     """
 
@@ -147,6 +157,8 @@ class Waiting:
     since: float | None = None
     queued: float | None = None
     triggerer: int | None = None
+    started: float | None = None
+    ended: float | None = None
 
     @property
     def key(self) -> str:
@@ -167,12 +179,18 @@ class Pool:
     :param total: slots that it has; -1: as many as one likes.
     :param occupied: slots in use.
     :param queued: slots of queued task instances, which are in use.
+    :param running: slots of running ones, which are in use.
+    :param scheduled: slots of task instances that wait for them.
+    :param deferred: slots of deferred ones, which are in use if the pool includes them.
     """
 
     name: str
     total: int
     occupied: int = 0
     queued: int = 0
+    running: int = 0
+    scheduled: int = 0
+    deferred: int = 0
 
     @property
     def open(self) -> float:
@@ -244,6 +262,9 @@ class Snapshot:
     :param paused: of the DAGs that were asked for because they are missing, those that are paused.
     :param needed: the automatic runs of DAGs with a *need by*, which were due in the last days.
     :param legs: of all canaries that are not paused.
+    :param ended_runs: runs that have ended since a moment that was asked for, at most `MAX_ENDED_PAGES`
+        pages of them.
+    :param ended: task instances that have; the same.
     :param seconds: how long the look took.
     """
 
@@ -267,6 +288,8 @@ class Snapshot:
     requeues: tuple[Requeue, ...] | None = None
     needed: tuple[Run, ...] | None = None
     legs: tuple[Leg, ...] | None = None
+    ended_runs: tuple[Run, ...] | None = None
+    ended: tuple[Waiting, ...] | None = None
     gaps: tuple[Gap, ...] = ()
     requests: int = 0
     seconds: float = 0.0
@@ -284,6 +307,7 @@ def look(
     deferred_for: float = 300.0,
     requeued_within: float = 3600.0,
     canary_limit: float = 0.0,
+    ended_since: float | None = None,
     progress: Callable[[str], object] = str,
     now: Callable[[], float] = time.time,
 ) -> Snapshot:
@@ -293,6 +317,7 @@ def look(
     :param deferred_for: seconds; task instances that have been deferred for less are not read.
     :param requeued_within: seconds; how far back the audit log is read.
     :param canary_limit: seconds without a success after which a leg of a canary is late; 0: by its interval.
+    :param ended_since: read what has ended since then, in seconds since 1970; ``None``: do not.
     :param progress: called with the name of each part before it is read.
     """
     began, before = now(), api.requests
@@ -302,6 +327,8 @@ def look(
         version = api.first_version
         reader = _Reader(api, v2=v2, progress=progress, until=began + MAX_LOOK_SECONDS, now=now)
         found = _read(reader, began, known, deferred_for, requeued_within, canary_limit)
+        if ended_since is not None:
+            found |= _read_ended(reader, ended_since)
     except AirflowApiError as error:
         return Snapshot(
             api.url,
@@ -365,8 +392,21 @@ def _read(
     }
 
 
+def _read_ended(reader: _Reader, since: float) -> dict[str, Any]:
+    """What has ended since a moment; it is shown, and nothing is concluded from it.
+
+    :raises AirflowApiError: the login is refused.
+    """
+    query = [("end_date_gte", iso(since))]
+    return {
+        "ended_runs": reader.part("runs that have ended", lambda: reader.ended_runs(query)),
+        "ended": reader.part("task instances that have ended", lambda: reader.ended(query)),
+    }
+
+
 _UNAUTHORIZED, _DENIED = 401, 403
 _QUEUED = ("state", "queued")
+_SLOTS = ("occupied", "queued", "running", "scheduled", "deferred")
 _KINDS = {
     "SchedulerJob": "scheduler",
     "TriggererJob": "triggerer",
@@ -435,6 +475,19 @@ class _Reader:
             self.gaps.append(Gap(self._part, f"there are {total}, of which {len(rows)} were read"))
         return list(rows.values())
 
+    def _first_pages(
+        self, path: str, field_name: str, query: Sequence[tuple[str, str]]
+    ) -> Iterator[Mapping[str, Any]]:
+        """Rows of a list, at most `MAX_ENDED_PAGES` pages; others are left out, and so are some that move."""
+        offset = 0
+        for _ in range(MAX_ENDED_PAGES):
+            page = [("limit", str(PAGE_SIZE)), ("offset", str(offset))]
+            found, total = self.api.read_list(path, field_name, [*query, *page])
+            yield from found
+            offset += len(found)
+            if not found or offset >= total or self._now() > self._until:
+                return
+
     def dags(self) -> tuple[Dag, ...]:
         query = [("paused", "false"), ("exclude_stale" if self.v2 else "only_active", "true")]
         return tuple(_dag(row) for row in self._pages("/dags", "dags", query))
@@ -447,6 +500,13 @@ class _Reader:
         query = [("state", state) for state in UNFINISHED_RUNS]
         rows = self._pages("/dags/~/dagRuns", "dag_runs", query)
         return tuple(map(_run, rows))
+
+    def ended_runs(self, query: Sequence[tuple[str, str]]) -> tuple[Run, ...]:
+        return tuple(map(_run, self._first_pages("/dags/~/dagRuns", "dag_runs", query)))
+
+    def ended(self, query: Sequence[tuple[str, str]]) -> tuple[Waiting, ...]:
+        rows = self._first_pages("/dags/~/dagRuns/~/taskInstances", "task_instances", query)
+        return tuple(_waiting(row) for row in rows if row["state"] is not None)
 
     def with_end(self, dags: Sequence[Dag], runs: Sequence[Run]) -> tuple[Dag, ...]:
         """The DAGs, with the end date of the first few that have a schedule, and no next or current run."""
@@ -493,7 +553,7 @@ class _Reader:
 
     def pools(self) -> tuple[Pool, ...]:
         return tuple(
-            Pool(row["name"], int(row["slots"]), int(row["occupied_slots"]), int(row["queued_slots"]))
+            Pool(str(row["name"]), int(row["slots"]), **{name: int(row[f"{name}_slots"]) for name in _SLOTS})
             for row in self._pages("/pools", "pools")
         )
 
@@ -639,6 +699,7 @@ def _run(row: Mapping[str, Any]) -> Run:
         seconds(row.get("queued_at")),
         seconds(row["start_date"]),
         seconds(row["last_scheduling_decision"]),
+        seconds(row.get("end_date")),
         automatic=row["run_type"] in ("scheduled", "asset_triggered", "dataset_triggered"),
         backfill=row["run_type"] == "backfill",
     )
@@ -652,9 +713,10 @@ def _waiting(row: Mapping[str, Any]) -> Waiting:
     ``airflow/models/trigger.py`` (2.11, 3.3). v1 has no ``scheduled_when``.
     """
     trigger = row.get("trigger") or {}
+    ended = None if row["state"] in UNFINISHED else seconds(row.get("end_date"))
     if row["state"] in ("deferred", "running"):
         moments = [trigger.get("created_date") or row["start_date"]]
-    elif row["state"] == "queued":
+    elif row["state"] == "queued" or ended is not None:
         moments = [row.get("scheduled_when"), row["queued_when"]]
     else:
         moments = [row.get("scheduled_when")]
@@ -670,8 +732,10 @@ def _waiting(row: Mapping[str, Any]) -> Waiting:
         int(row["pool_slots"] or 1),
         str(row["queue"] or ""),
         min(known, default=None),
-        seconds(row["queued_when"]) if row["state"] == "queued" else None,
+        seconds(row["queued_when"]) if row["state"] == "queued" or ended is not None else None,
         trigger.get("triggerer_id"),
+        seconds(row["start_date"]) if ended is not None else None,
+        ended,
     )
 
 

@@ -20,7 +20,8 @@ import pytest
 
 from airflow_resilient.compat import airflow_version
 from airflow_resilient.operations.airflow_api import AirflowApi
-from airflow_resilient.operations.check import examine, format_findings
+from airflow_resilient.operations.check import format_findings
+from airflow_resilient.operations.examine import examine
 from airflow_resilient.operations.limits import Limits
 from airflow_resilient.testing.airflow.local_airflow import HANG
 
@@ -77,9 +78,10 @@ class Story:
     def look(self) -> dict[str, Finding]:
         """Findings by kind and subject."""
         with contextlib.closing(AirflowApi(self.airflow.url, timeout=20.0, attempts=1)) as api:
-            self.last, findings = examine(api, LIMITS, self.memory)
+            examined = examine(api, LIMITS, self.memory)
+        self.last = examined.snapshot
         self.most_requests = max(self.most_requests, self.last.requests)
-        found = {f"{each.kind.value}/{each.subject}": each for each in findings}
+        found = {f"{each.kind.value}/{each.subject}": each for each in examined.findings}
         self.seen |= {name: each.evidence for name, each in found.items()}
         return found
 

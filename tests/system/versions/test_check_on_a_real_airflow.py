@@ -22,7 +22,8 @@ from command_line import run
 
 from airflow_resilient.compat import airflow_version
 from airflow_resilient.operations.airflow_api import AirflowApi
-from airflow_resilient.operations.check import examine, format_findings
+from airflow_resilient.operations.check import format_findings
+from airflow_resilient.operations.examine import examine
 from airflow_resilient.operations.limits import Limits
 from airflow_resilient.operations.snapshot import look
 from airflow_resilient.testing.airflow.local_airflow import HANG
@@ -67,12 +68,12 @@ class Watched:
     def look(self) -> dict[str, Finding]:
         """Findings by their names, see `name_of`."""
         with contextlib.closing(AirflowApi(self.airflow.url, timeout=20.0, attempts=1)) as api:
-            snapshot, findings = examine(api, LIMITS, self.memory)
-        self.last = snapshot
+            examined = examine(api, LIMITS, self.memory)
+        self.last = snapshot = examined.snapshot
         if not snapshot.silent:
             self.slowest = max(self.slowest, snapshot.seconds)
             self.most_requests = max(self.most_requests, snapshot.requests)
-        return {name_of(each): each for each in findings}
+        return {name_of(each): each for each in examined.findings}
 
     def overall(self) -> tuple[Component, ...]:
         with contextlib.closing(AirflowApi(self.airflow.url)) as api:

@@ -134,7 +134,8 @@ def test_an_answer_of_another_shape_is_unknown(server, path, row):
 
 
 def test_a_list_without_an_end_is_read_for_a_while_and_said(server, capsys):
-    row = {"name": "p", "slots": 1, "occupied_slots": 0, "queued_slots": 0}
+    states = ("occupied", "queued", "running", "scheduled", "deferred")
+    row = {"name": "p", "slots": 1, **{f"{state}_slots": 0 for state in states}}
     server.rows["/pools"] = ([row], 10_000)
     assert main(["check", "--airflow-url", server.url]) == 2
     assert "there are 10000, of which 1 were read" in capsys.readouterr().out
