@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 BEAT_SECONDS = 10.0
 """For which the answer of the switch is waited."""
 
-WANTED = "one such as https://hc-ping.com/UUID"
+WANTED = "a URL such as https://hc-ping.com/UUID"
 """What the URL of a switch looks like, for messages."""
 
 _MAX_CHARS = 10_000

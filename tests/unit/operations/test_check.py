@@ -209,7 +209,7 @@ def test_neither_airflow_nor_a_service_is_imported(server):
         (["--limit", "waiting=soon"], "waiting = 'soon' is not valid; write a duration"),
         (
             ["--beat", "hc-ping.com/x"],
-            "the URL of the switch is none; write one such as https://hc-ping.com/",
+            "the URL of the switch is none; write a URL such as https://hc-ping.com/",
         ),
         (["--beat", "https://[hc-ping.com/s3cret"], "the URL of the switch is none"),
     ],
