@@ -638,9 +638,8 @@ def _first(pair: tuple[float, Any]) -> float:
 
 def _due(row: Mapping[str, Any], canary: Canary) -> float:
     """When the run of a task instance was due. On 2.11 that is the end of its data interval."""
-    due = row.get("run_after")
-    found = seconds(due) if due else (seconds(row["execution_date"]) or 0.0) + canary.every
-    return found or 0.0
+    due = row.get("run_after") or row.get("logical_date")
+    return (seconds(due) if due else (seconds(row["execution_date"]) or 0.0) + canary.every) or 0.0
 
 
 def _dag(row: Mapping[str, Any]) -> Dag:
