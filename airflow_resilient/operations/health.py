@@ -763,34 +763,24 @@ class _Look:
                 return explain(why, subject, each, facts)
             if len(every) > 1:
                 return (
-                    "the scheduler sends heartbeats, and no task succeeds: Airflow as a whole runs none",
+                    "Airflow as a whole runs no task",
                     f"look at the newest run of {late[0].dag_id}, then at the logs of scheduler and workers",
                 )
-        found = []
+        celery = not facts.executors or any("Celery" in name for name in facts.executors)
         work = [leg for leg in late if leg.leg != TRIGGERER_LEG]
-        for leg in work:
-            if leg.leg.startswith(EXECUTOR_LEG):
-                name = leg.leg.removeprefix(EXECUTOR_LEG)
-                found.append(
-                    (f"the executor {name!r} runs nothing", "look at its part of the scheduler's log")
-                )
-            else:
-                queue = leg.queue or leg.leg.removeprefix(QUEUE_LEG)
-                found.append(
-                    (
-                        f"nothing of the queue {queue!r} succeeds: probably no worker listens on it",
-                        f"airflow celery worker --queues {shlex.quote(queue)}",
-                    )
-                )
+        found = [_why_no_work(leg, celery=celery) for leg in work]
         # It starts on a worker before it defers.
         starts = {leg.queue for leg in work if leg.leg.startswith(QUEUE_LEG)}
         if any(leg.leg == TRIGGERER_LEG and leg.queue not in starts for leg in late):
-            ever = all(
-                each.heartbeat is not None for each in self.snapshot.overall or () if each.kind == _TRIGGERER
-            )
-            cause = "a triggerer sends heartbeats, and runs nothing" if ever else "no triggerer has ever run"
-            step = f"{'restart it' if ever else 'start one'}: {_COMMANDS[_TRIGGERER]}"
-            found.append((cause, step))
+            beats = [each.heartbeat for each in self.snapshot.overall or () if each.kind == _TRIGGERER]
+            if not beats:
+                cause = "no trigger fires, and whether a triggerer is alive is not known"
+            elif beats[0] is None:
+                cause = "no triggerer has ever run"
+            else:
+                cause = "a triggerer sends heartbeats, and runs nothing"
+            step = "start one" if beats == [None] else "restart it"
+            found.append((cause, f"{step}: {_COMMANDS[_TRIGGERER]}"))
         return "; ".join(cause for cause, _ in found), "; ".join(step for _, step in found)
 
     # --- DAG files ---
@@ -899,6 +889,23 @@ class _Look:
                 "look at the log of the executor's workers, for this task",
                 f"requeued/{name}",
             )
+
+
+def _why_no_work(leg: Leg, *, celery: bool) -> tuple[str, str]:
+    """Cause and next step of a late leg of a queue or an executor.
+
+    :param celery: there may be workers that listen on queues.
+    """
+    log = f"look at the newest task instance of {leg.dag_id} / {leg.leg}, then at the scheduler's log"
+    if leg.leg.startswith(EXECUTOR_LEG):
+        return f"the executor {leg.leg.removeprefix(EXECUTOR_LEG)!r} runs nothing", log
+    queue = leg.queue or leg.leg.removeprefix(QUEUE_LEG)
+    if not celery:
+        return f"nothing of the queue {queue!r} succeeds: the executor does not run it", log
+    return (
+        f"nothing of the queue {queue!r} succeeds: probably no worker listens on it",
+        f"airflow celery worker --queues {shlex.quote(queue)}",
+    )
 
 
 def _explained(leg: Leg, known: set[str]) -> bool:

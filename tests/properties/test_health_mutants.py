@@ -288,8 +288,23 @@ MUTANTS = {
     ),
     "a triggerer that never ran beats": (
         "health",
-        "each.heartbeat is not None for each in self.snapshot.overall or () if",
-        "True for each in self.snapshot.overall or () if",
+        "            elif beats[0] is None:\n",
+        "            elif False:\n",
+    ),
+    "a triggerer of which nothing is known beats": (
+        "health",
+        "            if not beats:\n",
+        "            if False:\n",
+    ),
+    "any executor has workers of a queue": (
+        "health",
+        'celery = not facts.executors or any("Celery" in name for name in facts.executors)',
+        "celery = True",
+    ),
+    "a Celery executor has no workers of a queue": (
+        "health",
+        'celery = not facts.executors or any("Celery" in name for name in facts.executors)',
+        "celery = not facts.executors",
     ),
     "legs are not by our clock": (
         "health",
