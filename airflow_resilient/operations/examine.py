@@ -65,6 +65,7 @@ def examine(
             api,
             seen=seen,
             deferred_for=limits.triggerer,
+            canary_limit=limits.canary,
             ended_since=ended_since,
             progress=progress,
             now=now,
