@@ -85,6 +85,7 @@ def examined(
             api,
             seen=seen,
             deferred_for=limits.triggerer,
+            canary_limit=limits.canary,
             ended_since=ended_since,
             progress=progress,
             now=now,

@@ -203,6 +203,7 @@ DEPENDS: Mapping[str, set[str]] = {
     "database": {"health"},
     "dags-vanished": _DAGS | {"paused DAGs"},
     "need-unreadable": _DAGS,
+    "leg": _DAGS | {"canaries"},
 }
 """What begins a key, and the parts of a look without which it cannot be seen."""
 

@@ -1,7 +1,8 @@
 """One look at an Airflow over its REST API: what it does, what waits in it, and what is due.
 
-A look sends at most twelve requests, a login, one for each page of a hundred unpaused DAGs, the further
-pages of what waits, is deferred for long, or runs, and a few about DAGs that are missing or have no next run.
+A look sends at most twelve requests, a login, one for each page of a hundred unpaused DAGs and for each
+canary, the further pages of what waits, is deferred for long, or runs, and a few about DAGs that are missing
+or have no next run.
 What cannot be asked is a `Gap`, never an empty list.
 
 A look is a value: `health.diagnose` decides what is wrong. Neither imports Airflow.
@@ -17,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from ..core.needs import Needs, read_needs
+from ..core.needs import Canary, Needs, read_needs
 from .airflow_api import iso, seconds
 from .first_seen import FirstSeen
 from .task_instances import AirflowApiError
@@ -225,6 +226,25 @@ class Requeue:
 
 
 @dataclass(frozen=True)
+class Leg:
+    """A task of a canary, and what became of it in the last runs.
+
+    :param succeeded: when a task instance of it has succeeded the last time; ``None``: in none of these runs.
+    :param tried: since when runs have followed each other in which it has not succeeded: when the first of
+        these was due. ``None``: it has succeeded in the latest run, or there is none.
+    :param pool: of its latest task instance.
+    :param queue: of its latest task instance.
+    """
+
+    dag_id: str
+    leg: str
+    succeeded: float | None = None
+    tried: float | None = None
+    pool: str = "default_pool"
+    queue: str = "default"
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One look. Times are seconds since 1970, by our clock or by that of the database.
 
@@ -245,6 +265,7 @@ class Snapshot:
     :param paused: of the DAGs that were asked for because they are missing, those that are paused.
     :param needed: the automatic runs of DAGs with a *need by*, which were due in the last days.
     :param started: runs that have started lately, as far as they were asked for.
+    :param legs: of all canaries that are not paused.
     :param ended_runs: runs that have ended since a moment that was asked for, at most `MAX_ENDED_PAGES`
         pages of them.
     :param ended: task instances that have; the same.
@@ -271,6 +292,7 @@ class Snapshot:
     requeues: tuple[Requeue, ...] | None = None
     needed: tuple[Run, ...] | None = None
     started: tuple[Run, ...] | None = None
+    legs: tuple[Leg, ...] | None = None
     ended_runs: tuple[Run, ...] | None = None
     ended: tuple[Waiting, ...] | None = None
     gaps: tuple[Gap, ...] = ()
@@ -289,6 +311,7 @@ def look(
     seen: FirstSeen | None = None,
     deferred_for: float = 300.0,
     requeued_within: float = 3600.0,
+    canary_limit: float = 0.0,
     ended_since: float | None = None,
     progress: Callable[[str], object] = str,
     now: Callable[[], float] = time.time,
@@ -299,6 +322,7 @@ def look(
         are due again and again, the runs that have started since.
     :param deferred_for: seconds; task instances that have been deferred for less are not read.
     :param requeued_within: seconds; how far back the audit log is read.
+    :param canary_limit: seconds without a success after which a leg of a canary is late; 0: by its interval.
     :param ended_since: read what has ended since then, in seconds since 1970; ``None``: do not.
     :param progress: called with the name of each part before it is read.
     """
@@ -308,7 +332,7 @@ def look(
         v2 = api.is_v2
         version = api.first_version
         reader = _Reader(api, v2=v2, progress=progress, until=began + MAX_LOOK_SECONDS, now=now)
-        found = _read(reader, began, seen or FirstSeen(), deferred_for, requeued_within)
+        found = _read(reader, began, seen or FirstSeen(), deferred_for, requeued_within, canary_limit)
         if ended_since is not None:
             found |= _read_ended(reader, ended_since)
     except AirflowApiError as error:
@@ -333,7 +357,12 @@ def look(
 
 
 def _read(
-    reader: _Reader, began: float, seen: FirstSeen, deferred_for: float, requeued_within: float
+    reader: _Reader,
+    began: float,
+    seen: FirstSeen,
+    deferred_for: float,
+    requeued_within: float,
+    canary_limit: float,
 ) -> dict[str, Any]:
     """The parts of a look.
 
@@ -371,6 +400,7 @@ def _read(
         "import_errors": part("import errors", reader.import_errors),
         "requeues": part("audit log", lambda: reader.requeues(began - requeued_within)),
         "needed": part("runs that are needed", lambda: reader.needed(dags or (), began)),
+        "legs": part("canaries", lambda: reader.legs(dags or (), began, canary_limit)),
     }
 
 
@@ -595,6 +625,48 @@ class _Reader:
                 return rows
         self.gaps.append(Gap(self._part, f"there are more than {len(rows)}"))
         return rows
+
+    def legs(self, dags: Iterable[Dag], now: float, limit: float) -> tuple[Leg, ...]:
+        """The legs of all canaries.
+
+        No version can be asked for the latest success of a task, and v1 does not sort: so all task instances
+        are read that have changed in twice the time after which a leg is late.
+        """
+        found: list[Leg] = []
+        for dag in dags:
+            if (canary := dag.needs.canary) is not None:
+                path = f"/dags/{quote(dag.dag_id, safe='')}/dagRuns/~/taskInstances"
+                query = [("updated_at_gte", iso(now - 2 * canary.late_after(limit)))]
+                rows = self._pages(path, "task_instances", query)
+                found += (_leg(dag.dag_id, name, canary, rows) for name in canary.legs)
+        return tuple(found)
+
+
+def _leg(dag_id: str, name: str, canary: Canary, rows: Iterable[Mapping[str, Any]]) -> Leg:
+    """A leg, from task instances of v1 or v2 of its DAG."""
+    latest_first = sorted(((_due(row, canary), row) for row in rows if row["task_id"] == name), key=_first)[
+        ::-1
+    ]
+    ends = [seconds(row["end_date"]) for _, row in latest_first if row["state"] == "success"]
+    tried: float | None = None
+    for due, row in latest_first:
+        # A pause, or a scheduler that was gone, is no try.
+        if row["state"] == "success" or (tried is not None and tried - due > 2 * canary.every):
+            break
+        tried = due
+    latest = latest_first[0][1] if latest_first else {"pool": "default_pool", "queue": "default"}
+    succeeded = max((end for end in ends if end is not None), default=None)
+    return Leg(dag_id, name, succeeded, tried, str(latest["pool"]), str(latest["queue"] or ""))
+
+
+def _first(pair: tuple[float, Any]) -> float:
+    return pair[0]
+
+
+def _due(row: Mapping[str, Any], canary: Canary) -> float:
+    """When the run of a task instance was due. On 2.11 that is the end of its data interval."""
+    due = row.get("run_after") or row.get("logical_date")
+    return (seconds(due) if due else (seconds(row["execution_date"]) or 0.0) + canary.every) or 0.0
 
 
 def _dag(row: Mapping[str, Any]) -> Dag:
