@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from .mwaa import describe_command, is_mwaa
 from .report import counted, moment, some, span
 from .why_waiting import WaitingFacts, Why, explain, why_waiting
 
@@ -251,7 +252,7 @@ class _Look:
                 since,
                 look.silent,
                 "the token has expired, or the account may not read this",
-                "set AIRFLOW_API_TOKEN, or AIRFLOW_API_USER and AIRFLOW_API_PASSWORD, to a login that works",
+                look.login_hint,
                 key,
             )
         return Finding(
@@ -261,7 +262,9 @@ class _Look:
             since,
             look.silent,
             "the API server is down, or something between it and here is",
-            f"curl --max-time 10 --head {shlex.quote(look.url)}",
+            describe_command(look.url)
+            if is_mwaa(look.url)
+            else f"curl --max-time 10 --head {shlex.quote(look.url)}",
             key,
         )
 

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from .mwaa import command, is_mwaa
 from .report import counted, some
 
 if TYPE_CHECKING:
@@ -208,6 +209,8 @@ def mark_failed_command(each: Waiting, facts: WaitingFacts) -> str:
 
 
 def _curl(method: str, path: str, body: Mapping[str, Any], facts: WaitingFacts) -> str:
+    if is_mwaa(facts.url):
+        return command(facts.url, method, path, body)
     url = f"{facts.url}/api/{'v2' if facts.on_3 else 'v1'}{path}"
     login = '"Authorization: Bearer $AIRFLOW_API_TOKEN"' if facts.on_3 else ""
     who = f"-H {login}" if login else '-u "$AIRFLOW_API_USER:$AIRFLOW_API_PASSWORD"'
