@@ -141,7 +141,7 @@ class AirflowApi:
     def login_hint(self) -> str:
         """What to do when the login is refused."""
         if self._http is None:
-            role = "arn:aws:airflow:REGION:ACCOUNT:role/NAME/ROLE"
+            role = mwaa.read_url(self.url).role
             return f"allow airflow:InvokeRestApi on {role}, or correct the credentials of AWS"
         if self._auth is not None:
             return "correct what auth= sends, or the permissions of its account"

@@ -54,6 +54,18 @@ class Environment:
         region = self.region or (None if self.aws_conn_id else os.environ.get("AWS_DEFAULT_REGION"))
         return f"{SCHEME}://{self.name}" + (f"?{urlencode({'region': region})}" if region else "")
 
+    @property
+    def role(self) -> str:
+        """The ARN that ``airflow:InvokeRestApi`` is allowed on.
+
+        >>> Environment("prod", "eu-west-1").role
+        'arn:aws:airflow:eu-west-1:ACCOUNT:role/prod/ROLE'
+
+        Source: "Actions, resources, and condition keys for Amazon Managed Workflows for Apache Airflow" in
+        the service authorization reference: the resource type is ``rbac-role``.
+        """
+        return f"arn:aws:airflow:{self.region or 'REGION'}:ACCOUNT:role/{self.name}/ROLE"
+
     def filled(self, *, region: str | None, aws_conn_id: str | None) -> Environment:
         """With these, where the URL says nothing."""
         return replace(self, region=self.region or region, aws_conn_id=self.aws_conn_id or aws_conn_id)
@@ -156,6 +168,8 @@ class MwaaTransport:
         body: Mapping[str, Any] | None = None,
     ) -> Answer:
         """See `Transport.send`."""
+        path, _, more = path.partition("?")
+        query = [*query, *parse_qsl(more, keep_blank_values=True)]
         below = path_of(path)
         if below is None:
             return Answer(_NOT_FOUND, None, "Amazon MWAA passes on /api/v1 and /api/v2 only")
@@ -216,7 +230,7 @@ class MwaaTransport:
         try:
             call = getattr(self._open(), operation, None)
             if call is None:
-                raise AirflowApiError("this boto3 does not know InvokeRestApi: install boto3>=1.35.44")
+                raise AirflowApiError("this boto3 does not know InvokeRestApi: install boto3>=1.37")
             response: Mapping[str, Any] = call(Name=self.environment.name, **request)
         except AirflowApiError:
             raise
@@ -234,6 +248,7 @@ class MwaaTransport:
 
     def _make(self) -> Any:
         at = self.environment
+        verify = None if self._verify is True else self._verify  # None: as AWS_CA_BUNDLE says
         config: dict[str, Any] = {
             "connect_timeout": min(self._timeout, _MAX_CONNECT_SECONDS),
             "read_timeout": self._timeout,
@@ -242,7 +257,6 @@ class MwaaTransport:
             from ..aws.access import AwsAccess
 
             try:
-                verify = None if self._verify is True else self._verify
                 access = AwsAccess(at.aws_conn_id, at.region, verify, config)
                 return access.client("mwaa", retries=False)
             except Exception as error:
@@ -258,11 +272,11 @@ class MwaaTransport:
             raise AirflowApiError(f"boto3 is not installed, which {at} needs: pip install boto3") from None
         once = Config(**config, retries={"total_max_attempts": 1})  # AirflowApi repeats and counts requests
         session = boto3.Session(region_name=at.region)
-        client = session.client("mwaa", config=once, verify=self._verify)
+        client = session.client("mwaa", config=once, verify=verify)
         if not _OWN_HOSTS.fullmatch(urlsplit(client.meta.endpoint_url).hostname or ""):
             # An endpoint that somebody has configured is a whole host: no "env." before it.
             once = once.merge(Config(inject_host_prefix=False))
-            client = session.client("mwaa", config=once, verify=self._verify)
+            client = session.client("mwaa", config=once, verify=verify)
         return client
 
 

@@ -1,7 +1,8 @@
 """One look at an Airflow over its REST API: what it does, what waits in it, and what is due.
 
-A look sends at most twelve requests, a login, one for each page of a hundred unpaused DAGs, the further
-pages of what waits, is deferred for long, or runs, and a few about DAGs that are missing or have no next run.
+A look sends at most twelve requests and a login (through Amazon MWAA, four more and none), one for each page
+of a hundred unpaused DAGs, the further pages of what waits, is deferred for long, or runs, and a few about
+DAGs that are missing or have no next run.
 What cannot be asked is a `Gap`, never an empty list.
 
 A look is a value: `health.diagnose` decides what is wrong. Neither imports Airflow.

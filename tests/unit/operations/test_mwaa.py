@@ -295,7 +295,22 @@ def test_a_look_through_aws_sees_what_a_look_over_http_sees(mwaa, version):
 
 def test_no_path_of_a_look_is_longer_than_aws_allows(mwaa):
     mwaa.max_path = 64
-    assert not look(api(), now=lambda: NOW).gaps
+    seen = look(api(), now=lambda: NOW)
+    assert not seen.gaps
+    assert seen.requests == len(mwaa.asked) <= 12 + 4
+
+
+def test_a_body_is_passed_on(mwaa):
+    sent = []
+    mwaa.airflow = lambda method, path, query, body: (200, sent.append((method, path, body)) or {"a": 1})
+    mwaa.passes_version = False
+    assert api().read("/dags/~/dagRuns/list", body={"dag_ids": ["etl"], "page_limit": 3}) == {"a": 1}
+    assert sent == [("POST", "/api/v2/dags/~/dagRuns/list", b'{"dag_ids": ["etl"], "page_limit": 3}')]
+
+
+def test_a_query_in_a_path_is_sent_as_one(mwaa):
+    api().read("/pools?limit=7", [("offset", "0")])
+    assert mwaa.asked[-1][1]["QueryParameters"] == {"limit": "7", "offset": "0"}
 
 
 def test_more_rows_than_fit_on_a_page_all_come(mwaa):
@@ -362,7 +377,9 @@ def test_a_refused_login_ends_the_look_and_says_what_to_allow(mwaa, fault):
     assert seen.login_refused
     assert seen.requests == 1
     assert [each.kind.value for each in findings] == ["login-refused"]
-    assert "airflow:InvokeRestApi on arn:aws:airflow:" in findings[0].next_step
+    assert (
+        "airflow:InvokeRestApi on arn:aws:airflow:eu-west-1:ACCOUNT:role/prod/ROLE" in findings[0].next_step
+    )
     assert "AIRFLOW_API_TOKEN" not in f"{findings[0]}"
 
 
