@@ -251,7 +251,7 @@ class _Look:
                 severity,
                 since,
                 look.silent,
-                "the token has expired, or the account may not read this",
+                "the token or the credentials have expired, or the account may not read this",
                 look.login_hint,
                 key,
             )

@@ -293,8 +293,10 @@ def answer_to(error: Exception, environment: Environment, path: str = "") -> Ans
     from ..aws.errors import EXPIRED, error_code, is_denied, is_transient, redacted_text
 
     code, text = error_code(error), " ".join(redacted_text(error).split())
-    if isinstance(error, exceptions.ClientError) and code in _OF_AIRFLOW:
-        return _answer(error.response, _OF_AIRFLOW[code])
+    if isinstance(error, exceptions.ClientError):
+        if code in _OF_AIRFLOW:
+            return _answer(error.response, _OF_AIRFLOW[code])
+        text = f"{code}: {error.response['Error'].get('Message')}"
     login = (
         exceptions.NoCredentialsError,
         exceptions.PartialCredentialsError,

@@ -162,7 +162,7 @@ def test_a_url_names_an_environment(url, environment):
         "mwaa://1prod",
         "mwaa://prod/dags",
         "mwaa://prod:443",
-        "mwaa://prod?regoin=eu-west-1",
+        "mwaa://prod?zone=eu-west-1",
         "mwaa://prod?region=",
         "mwaa://prod#x",
         "mwaa://me:hunter2@prod",
