@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from .mwaa import describe_command, is_mwaa
+from .mwaa import describe_command, is_mwaa, step_there
 from .report import counted, moment, some, span
 from .why_waiting import WaitingFacts, Why, explain, why_waiting
 
@@ -115,6 +115,8 @@ def diagnose(
     ahead = snapshot.clock_ahead or 0.0
     look = _Look(in_our_time(snapshot, ahead) if abs(ahead) > limits.clock else snapshot, seen, limits, now)
     found = list(look.findings())
+    if is_mwaa(snapshot.url):
+        found = [replace(each, next_step=step_there(each.next_step, snapshot.url)) for each in found]
     found.sort(key=lambda each: (list(Severity).index(each.severity), each.since or now, each.key))
     alive = {kind: len(each) for kind, each in look.alive().items()} if snapshot.peers is not None else {}
     return found, seen.after(look.snapshot, look.marks, alive, now)

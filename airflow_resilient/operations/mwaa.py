@@ -359,7 +359,9 @@ def command(url: str, method: str, path: str, body: Mapping[str, Any] | None = N
     'aws mwaa invoke-rest-api --region eu-west-1 --name prod --method DELETE --path /pools/etl'
     """
     at = read_url(url)
+    path, _, query = path.partition("?")
     words = ["--method", method, "--path", path_of(f"/api/v2{path}") or path]
+    words += ["--query-parameters", json.dumps(dict(parse_qsl(query)))] if query else []
     words += [] if body is None else ["--body", json.dumps(body)]
     return _aws("invoke-rest-api", at, words)
 
@@ -376,3 +378,35 @@ def describe_command(url: str) -> str:
 def _aws(operation: str, at: Environment, words: Sequence[str]) -> str:
     region = ["--region", at.region] if at.region else []
     return shlex.join(["aws", "mwaa", operation, *region, "--name", at.name, *words])
+
+
+_PAUSE = re.compile(r"airflow dags (un)?pause ([\w.-]+)")
+_NEW_POOL = re.compile(r"airflow pools set ([\w.-]+|'(?:[^']|'\"'\"')*') (\d+) ''")
+_ON_A_HOST = re.compile(r"\bairflow (scheduler|triggerer|dag-processor|celery|db|config|version|dags)\b")
+
+
+def step_there(step: str, url: str) -> str:
+    """A next step, for an environment, whose hosts nobody but AWS reaches.
+
+    >>> step_there("wait", "mwaa://prod")
+    'wait'
+
+    Source: the endpoints of DAGs and pools of v1 (2.11) and v2 (3.x) take the same bodies; the log groups
+    stand in "Viewing Airflow logs in Amazon CloudWatch" of the Amazon MWAA user guide.
+    """
+
+    def pause(found: re.Match[str]) -> str:
+        return command(url, "PATCH", f"/dags/{found[2]}?update_mask=is_paused", {"is_paused": not found[1]})
+
+    def make_pool(found: re.Match[str]) -> str:
+        return command(url, "POST", "/pools", {"name": shlex.split(found[1])[0], "slots": int(found[2])})
+
+    step = _NEW_POOL.sub(make_pool, _PAUSE.sub(pause, step))
+    if not _ON_A_HOST.search(step):
+        return step
+    name = read_url(url).name
+    return (
+        f"{step}. That runs inside of Amazon MWAA alone, and AWS starts its processes: "
+        f"{describe_command(url)}, and the log groups airflow-{name}-Scheduler, airflow-{name}-DAGProcessing "
+        f"and airflow-{name}-Worker, show how they are"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -16,14 +17,18 @@ from airflow_resilient import cli
 from airflow_resilient.core.retry import Runtime
 from airflow_resilient.operations.airflow_api import AirflowApi, api_of_connection, iso, split_url
 from airflow_resilient.operations.check import examine
+from airflow_resilient.operations.first_seen import FirstSeen
+from airflow_resilient.operations.health import diagnose
 from airflow_resilient.operations.limits import Limits
-from airflow_resilient.operations.mwaa import Environment, answer_to, path_of, query_of, read_url
+from airflow_resilient.operations.mwaa import Environment, answer_to, path_of, query_of, read_url, step_there
 from airflow_resilient.operations.options import api_of, namespace_of
-from airflow_resilient.operations.snapshot import look
+from airflow_resilient.operations.snapshot import Component, Dag, Run, Snapshot, Waiting, look
 from airflow_resilient.operations.task_instances import UNFINISHED, AirflowApiError, Instance
 from airflow_resilient.operations.transport import Answer, NoAnswer
+from airflow_resilient.operations.why_waiting import WaitingFacts, slots_command
 
 NOW = 1_793_622_600.0
+FACTS = WaitingFacts(url="mwaa://prod?region=eu-west-1")
 STATES = ["scheduled", "queued", "queued", "running", "deferred", "success", "up_for_retry"]
 MISSING = {
     "/api/v2": {"detail": "it was not found"},
@@ -541,6 +546,79 @@ def test_a_silent_environment_is_looked_at_with_the_aws_cli(mwaa):
     assert findings[0].next_step == (
         "aws mwaa get-environment --region eu-west-1 --name prod --query Environment.Status"
     )
+
+
+ODD = shlex.quote("it's mine")
+STEPS = [
+    pytest.param("wait, or give it more slots", [], id="nothing-to-change"),
+    pytest.param(
+        "airflow dags unpause etl.daily",
+        [("PATCH", "/dags/etl.daily", {"update_mask": "is_paused"}, {"is_paused": False})],
+        id="unpause",
+    ),
+    pytest.param(
+        "airflow dags pause etl; airflow dags unpause etl",
+        [
+            ("PATCH", "/dags/etl", {"update_mask": "is_paused"}, {"is_paused": True}),
+            ("PATCH", "/dags/etl", {"update_mask": "is_paused"}, {"is_paused": False}),
+        ],
+        id="pause-and-unpause",
+    ),
+    pytest.param(
+        "airflow pools set made_later 128 ''",
+        [("POST", "/pools", None, {"name": "made_later", "slots": 128})],
+        id="a-new-pool",
+    ),
+    pytest.param(
+        f"airflow pools set {ODD} 9 ''",
+        [("POST", "/pools", None, {"name": "it's mine", "slots": 9})],
+        id="a-new-pool-with-an-odd-name",
+    ),
+    pytest.param(
+        slots_command("a b", 3, FACTS),
+        [("PATCH", "/pools/a%20b", {"update_mask": "slots"}, {"name": "a b", "slots": 3})],
+        id="more-slots",
+    ),
+]
+
+
+@pytest.mark.parametrize(("step", "requests"), STEPS)
+def test_a_next_step_is_a_command_of_the_aws_cli(mwaa, step, requests):
+    """What the words of the command mean, as the AWS CLI reads them: the parameters of boto3."""
+    there = step_there(step, "mwaa://prod?region=eu-west-1")
+    assert there.count("aws mwaa invoke-rest-api --region eu-west-1 --name prod ") == len(requests)
+    for one, wanted in zip(there.split("; ") if requests else (), requests, strict=True):
+        words = shlex.split(one)
+        given = dict(zip(words[3::2], words[4::2], strict=True))
+        query, body = (json.loads(given.get(name, "null")) for name in ("--query-parameters", "--body"))
+        assert (given["--method"], given["--path"], query, body) == wanted
+    assert "airflow " not in there
+
+
+@pytest.mark.parametrize("step", ["restart it: airflow scheduler", "airflow triggerer", "airflow db check"])
+def test_what_only_aws_can_do_is_left_to_aws(step):
+    there = step_there(step, "mwaa://prod")
+    assert there.startswith(f"{step}. That runs inside of Amazon MWAA alone, and AWS starts its processes: ")
+    assert "aws mwaa get-environment --name prod" in there
+    assert "airflow-prod-Scheduler" in there
+
+
+def test_a_finding_of_an_environment_says_what_to_do_there():
+    waits = Waiting("etl", "run", "load", state="scheduled", pool="made_later", since=NOW - 6000)
+    runs, beats = (Run("etl", "run", "running", decided=NOW),), (Component("scheduler", NOW),)
+    seen = Snapshot(
+        "mwaa://prod",
+        NOW,
+        version="3.0.6",
+        overall=beats,
+        waiting=(waits,),
+        runs=runs,
+        dags=(Dag("etl"),),
+        pools=(),
+    )
+    steps = {each.key: each.next_step for each in diagnose(seen, FirstSeen(), Limits(), NOW)[0]}
+    (step,) = (step for key, step in steps.items() if key.startswith("waiting/pool-missing"))
+    assert step.startswith("aws mwaa invoke-rest-api --name prod --method POST --path /pools ")
 
 
 def test_check_imports_no_airflow(mwaa):
