@@ -247,18 +247,25 @@ class MwaaTransport:
         return self._client
 
     def _make(self) -> Any:
-        at = self.environment
-        verify = None if self._verify is True else self._verify  # None: as AWS_CA_BUNDLE says
         config: dict[str, Any] = {
             "connect_timeout": min(self._timeout, _MAX_CONNECT_SECONDS),
             "read_timeout": self._timeout,
         }
+        client = self._client_with(config)
+        if not _OWN_HOSTS.fullmatch(urlsplit(client.meta.endpoint_url).hostname or ""):
+            # An endpoint that somebody has configured is a whole host: no "env." before it.
+            client = self._client_with({**config, "inject_host_prefix": False})
+        return client
+
+    def _client_with(self, config: dict[str, Any]) -> Any:
+        """A client that sends a request once: `AirflowApi` repeats and counts them."""
+        at = self.environment
+        verify = None if self._verify is True else self._verify  # None: as AWS_CA_BUNDLE says
         if at.aws_conn_id is not None:
             from ..aws.access import AwsAccess
 
             try:
-                access = AwsAccess(at.aws_conn_id, at.region, verify, config)
-                return access.client("mwaa", retries=False)
+                return AwsAccess(at.aws_conn_id, at.region, verify, config).client("mwaa", retries=False)
             except Exception as error:
                 if _is_boto(error):
                     raise
@@ -270,14 +277,8 @@ class MwaaTransport:
             from botocore.config import Config
         except ImportError:
             raise AirflowApiError(f"boto3 is not installed, which {at} needs: pip install boto3") from None
-        once = Config(**config, retries={"total_max_attempts": 1})  # AirflowApi repeats and counts requests
-        session = boto3.Session(region_name=at.region)
-        client = session.client("mwaa", config=once, verify=verify)
-        if not _OWN_HOSTS.fullmatch(urlsplit(client.meta.endpoint_url).hostname or ""):
-            # An endpoint that somebody has configured is a whole host: no "env." before it.
-            once = once.merge(Config(inject_host_prefix=False))
-            client = session.client("mwaa", config=once, verify=verify)
-        return client
+        once = Config(**config, retries={"total_max_attempts": 1})
+        return boto3.Session(region_name=at.region).client("mwaa", config=once, verify=verify)
 
 
 def answer_to(error: Exception, environment: Environment, path: str = "") -> Answer:

@@ -637,3 +637,26 @@ def test_an_airflow_connection_can_be_an_environment(mwaa, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_READER", json.dumps(reader))
     found = api_of_connection("this_airflow")
     assert found._transport.environment == Environment("prod", "eu-west-1", "reader")
+    assert found.version() == "3.0.6"
+
+
+def test_a_connection_that_cannot_be_used_is_said_without_its_secrets(mwaa, monkeypatch):
+    broken = {
+        "conn_type": "aws",
+        "password": "hunter2",
+        "extra": {"role_arn": "x", "assume_role_method": "hunter2"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_READER", json.dumps(broken))
+    with pytest.raises(
+        AirflowApiError, match="cannot use Airflow connection 'reader' for mwaa://prod"
+    ) as caught:
+        api("mwaa://prod?aws_conn_id=reader").version()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_login_in_the_connection_of_an_environment_is_an_error(monkeypatch):
+    made = {"conn_type": "http", "host": "mwaa://prod", "login": "me", "password": "hunter2"}
+    monkeypatch.setenv("AIRFLOW_CONN_THIS_AIRFLOW", json.dumps(made))
+    with pytest.raises(AirflowApiError, match="leave out user") as caught:
+        api_of_connection("this_airflow")
+    assert "hunter2" not in str(caught.value)
