@@ -14,6 +14,7 @@ from botocore import exceptions
 from fake_mwaa import FakeMwaa, serving
 
 from airflow_resilient import cli
+from airflow_resilient.core.job import Claim
 from airflow_resilient.core.retry import Runtime
 from airflow_resilient.operations.airflow_api import AirflowApi, api_of_connection, iso, split_url
 from airflow_resilient.operations.check import examine
@@ -23,9 +24,11 @@ from airflow_resilient.operations.limits import Limits
 from airflow_resilient.operations.mwaa import Environment, answer_to, path_of, query_of, read_url, step_there
 from airflow_resilient.operations.options import api_of, namespace_of
 from airflow_resilient.operations.snapshot import Component, Dag, Run, Snapshot, Waiting, look
+from airflow_resilient.operations.sweep import SweepTarget, sweep
 from airflow_resilient.operations.task_instances import UNFINISHED, AirflowApiError, Instance
 from airflow_resilient.operations.transport import Answer, NoAnswer
 from airflow_resilient.operations.why_waiting import WaitingFacts, slots_command
+from airflow_resilient.testing import InMemoryJobs
 
 NOW = 1_793_622_600.0
 FACTS = WaitingFacts(url="mwaa://prod?region=eu-west-1")
@@ -486,6 +489,35 @@ def test_an_account_that_is_not_shown_every_dag_is_one(mwaa):
     mwaa.airflow = lambda *_: (403, {"detail": "Forbidden"})
     mwaa.passes_version = False
     assert "does not show every DAG" in api().why_not_every_dag()
+
+
+class Listed(InMemoryJobs):
+    def list_scopes(self):
+        return ["memory"]
+
+    def list_jobs(self, scope):
+        return [real.observe(self.now()) for real in self.live()]
+
+
+@VERSIONS
+def test_a_sweep_through_aws_leaves_what_is_wanted_and_proves_no_deleted_run(mwaa, version):
+    runs(mwaa, version)
+    service = Listed(seconds=None, cancel_seconds=5)
+    wanted = Instance("etl", mwaa.airflow.rows[1]["dag_run_id"], mwaa.airflow.rows[1]["task_id"])
+    jobs = [
+        service.submit(Claim(each.task_key("prod"), 1)) for each in (wanted, Instance("etl", "gone", "sort"))
+    ]
+    service.advance(3600)
+    runtime = Runtime(service.now, service.advance, lambda: 0.5)
+
+    def found(**more):
+        targets = [SweepTarget("memory", service)]
+        report = sweep(targets, api(), "prod", runtime, cancel=True, same_airflow=True, **more)
+        return [each.verdict.status.value for each in report.findings]
+
+    assert sorted(found()) == ["unknown", "wanted"]
+    assert sorted(found(sees_every_dag=True)) == ["deleted", "wanted"]
+    assert [real.id for real in service.live()] == [jobs[0].id]
 
 
 def parsed(*arguments):
