@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class FakeMwaa:
     :ivar escapes: whether a path is escaped once more before it is passed on.
     :ivar max_path: longer paths are refused, as botocore's model says; ``None``: they are passed on.
     :ivar asked: operations and what they were called with.
+    :ivar keys: the access keys that signed the calls.
     """
 
     airflow: Airflow
@@ -47,6 +49,7 @@ class FakeMwaa:
     escapes: bool = False
     max_path: int | None = None
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
     url: str = ""
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any] | None:
@@ -108,7 +111,10 @@ def serving(mwaa: FakeMwaa) -> Iterator[FakeMwaa]:
             parts = urlsplit(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if parts.path.startswith(("/restapi/", "/environments/")):
-                assert "/airflow/aws4_request" in self.headers["Authorization"]  # it is signed
+                signed = re.search(
+                    r"Credential=([^/]+)/.*/airflow/aws4_request", self.headers["Authorization"]
+                )
+                mwaa.keys.append(signed[1] if signed else "")
                 found = mwaa.answer(self.command, parts.path, body)
             else:
                 found = mwaa.airflow(self.command, unquote(parts.path), parse_qsl(parts.query), body)

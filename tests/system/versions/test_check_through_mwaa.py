@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 DAGS = Path(__file__).parent.parent / "dags_watched"
 NOT_THE_SAME = {"url", "taken", "requests", "seconds", "clock_ahead", "login_hint"}
+RUNS: dict[str, str] = {}
 BEATS = {"overall", "peers"}  # go on between two looks
 
 
@@ -53,6 +55,7 @@ def airflow(make_airflow, tmp_path_factory) -> Iterator[LocalAirflow]:
     with make_airflow(dags, environment={"WATCHED_GATES": str(gates)}) as running:
         running.wait_for_dag("without_pool")
         waits, works = running.trigger("without_pool"), running.trigger("in_a_full_pool")
+        RUNS["without_pool"] = waits
         for dag_id, run_id, task_id, state in (
             ("without_pool", waits, "work", "scheduled"),
             ("in_a_full_pool", works, "first", "scheduled"),
@@ -118,6 +121,7 @@ def test_the_sweep_reads_the_same_task_instances_through_aws(airflow, mwaa):
     some = next(each for each in here.values() if each.task_id == "work")
     assert through_aws.current(some) == over_http.current(some)
     assert through_aws.xcoms(some) == over_http.xcoms(some) == {}
+    assert through_aws.run_start(some) == over_http.run_start(some)
     assert through_aws.retries(some) == over_http.retries(some)
     assert through_aws.deferred_slots() == over_http.deferred_slots()
     assert through_aws.current(Instance(some.dag_id, "no-such-run", "work")) is None
@@ -126,22 +130,21 @@ def test_the_sweep_reads_the_same_task_instances_through_aws(airflow, mwaa):
     assert "--sees-every-dag" in through_aws.why_not_every_dag()
 
 
-def test_a_next_step_changes_through_aws_what_it_says(airflow, mwaa):
+def test_a_next_step_works_through_aws(airflow, mwaa):
     """The AWS CLI is not installed here; boto3 takes the same parameters."""
     import boto3
     from botocore.config import Config
 
-    ran = run(
-        airflow,
-        "check",
-        "--airflow-url",
-        "mwaa://prod",
-        "--json",
-        "--limit",
-        "waiting=1s",
-        **environment(mwaa),
+    options = ("--airflow-url", "mwaa://prod", "--json", "--limit", "waiting=1s")
+    found = run(airflow, "check", *options, **environment(mwaa)).json["findings"]
+    steps = {each["subject"]: each["next_step"] for each in found if each["kind"] == "waiting"}
+    words = shlex.split(steps["made_later"])
+    assert words[:3] == ["aws", "mwaa", "invoke-rest-api"]
+    given = dict(zip(words[3::2], words[4::2], strict=True))
+    boto3.client("mwaa", config=Config(inject_host_prefix=False)).invoke_rest_api(
+        Name=given["--name"],
+        Method=given["--method"],
+        Path=given["--path"],
+        Body=json.loads(given["--body"]),
     )
-    assert ran.json["findings"], json.dumps(ran.json)
-    client = boto3.client("mwaa", config=Config(inject_host_prefix=False))
-    answer = client.invoke_rest_api(Name="prod", Path="/pools", Method="GET", QueryParameters={"limit": "1"})
-    assert answer["RestApiStatusCode"] == 200
+    airflow.wait_for("without_pool", RUNS["without_pool"], until=["success"])

@@ -391,6 +391,18 @@ def test_a_refused_login_ends_the_look_and_says_what_to_allow(mwaa, fault):
     assert "AIRFLOW_API_TOKEN" not in f"{findings[0]}"
 
 
+def test_credentials_are_read_again_after_a_refusal(mwaa, monkeypatch):
+    seen = api()
+    seen.version()
+    mwaa.denied = {"InvokeRestApi"}
+    with pytest.raises(AirflowApiError, match="AccessDeniedException"):
+        seen.version()
+    mwaa.denied = set()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "renewed")
+    seen.version()
+    assert (mwaa.keys[0], mwaa.keys[-1]) == ("testing", "renewed")
+
+
 def test_without_credentials_the_login_is_refused(mwaa, monkeypatch, tmp_path):
     for name in (
         "AWS_ACCESS_KEY_ID",
