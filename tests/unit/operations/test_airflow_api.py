@@ -431,6 +431,17 @@ def test_a_401_is_a_refused_login_and_is_not_renewed(guarded, login, words):
     assert "t0ken" not in str(caught.value)
 
 
+@pytest.mark.parametrize("login", [{"auth": Renewed()}, {"token": "t0ken"}], ids=["auth", "token"])
+def test_a_login_that_is_refused_later_is_not_renewed_either(guarded, login):
+    url, seen, handler = guarded
+    api = AirflowApi(url, **login)
+    api.version()
+    handler.status = 401
+    with pytest.raises(AirflowApiError, match="401"):
+        api.deferred_slots()
+    assert [path for path, _ in seen].count("/api/v2/pools") == 1
+
+
 @pytest.mark.parametrize(
     ("login", "step"),
     [

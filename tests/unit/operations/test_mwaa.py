@@ -108,6 +108,7 @@ OTHERS = {
     "pools": "pools",
     "importErrors": "import_errors",
     "eventLogs": "event_logs",
+    "roles": "roles",
 }
 
 
@@ -223,6 +224,13 @@ def test_another_login_than_that_of_aws_is_refused(login):
 )
 def test_a_path_has_no_version_and_nothing_escaped_that_need_not_be(path, below):
     assert path_of(path) == below
+
+
+def test_a_time_is_sent_without_anything_that_has_to_be_escaped():
+    assert query_of([("updated_at_gte", iso(NOW)), ("x", "a+00:00")]) == {
+        "updated_at_gte": "2026-11-02T12:30:00.000000Z",
+        "x": "a+00:00",
+    }
 
 
 def test_a_key_of_a_query_has_one_value():
@@ -362,7 +370,7 @@ def test_what_may_pass_is_asked_again_and_then_no_answer(mwaa, fault):
     with pytest.raises(AirflowApiError, match=r"mwaa://prod\?region=eu-west-1 does not respond") as caught:
         again.version()
     assert caught.value.status is None
-    assert again.requests == 2
+    assert again.requests == 2 == len(mwaa.asked) - 3  # botocore repeats nothing
     assert not look(again, now=lambda: NOW).login_refused
 
 
@@ -493,6 +501,7 @@ def test_an_error_of_ours_stays_one():
 @VERSIONS
 def test_nothing_proves_that_every_dag_is_shown(mwaa, version):
     runs(mwaa, version)
+    assert "(Amazon MWAA does not show its auth manager)" in api().why_not_every_dag()
     assert "--sees-every-dag" in api().why_not_every_dag()
     assert all(len(request.get("Path", "")) <= 64 for _, request in mwaa.asked)
 
