@@ -109,8 +109,9 @@ class FakeAirflow:
         if path == "/dags":
             return 200, self._page("dags", [self._dag(name) for name in ("etl", "old")])
         if path == "/pools":
+            none = dict.fromkeys(("running_slots", "scheduled_slots", "deferred_slots"), 0)
             pools = [
-                {"name": name, "slots": slots, "occupied_slots": used, "queued_slots": used}
+                {"name": name, "slots": slots, "occupied_slots": used, "queued_slots": used, **none}
                 for name, (slots, used) in self.pools.items()
             ]
             return 200, self._page("pools", pools)
