@@ -17,6 +17,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ..core.needs import EXECUTOR_LEG, QUEUE_LEG, TRIGGERER_LEG
+from .mwaa import describe_command, is_mwaa, step_there
 from .report import counted, moment, some, span
 from .snapshot import Waiting
 from .why_waiting import Late, WaitingFacts, Why, explain, why_waiting
@@ -146,6 +147,8 @@ def diagnosis(snapshot: Snapshot, seen: FirstSeen, limits: Limits, now: float) -
     ahead = snapshot.clock_ahead or 0.0
     look = _Look(in_our_time(snapshot, ahead) if abs(ahead) > limits.clock else snapshot, seen, limits, now)
     found = list(look.findings())
+    if is_mwaa(snapshot.url):
+        found = [replace(each, next_step=step_there(each.next_step, snapshot.url)) for each in found]
     found.sort(key=lambda each: (list(Severity).index(each.severity), each.since or now, each.key))
     alive = {kind: len(each) for kind, each in look.alive().items()} if snapshot.peers is not None else {}
     return Diagnosis(
@@ -306,8 +309,8 @@ class _Look:
                 severity,
                 since,
                 look.silent,
-                "the token has expired, or the account may not read this",
-                "set AIRFLOW_API_TOKEN, or AIRFLOW_API_USER and AIRFLOW_API_PASSWORD, to a login that works",
+                "the token or the credentials have expired, or the account may not read this",
+                look.login_hint,
                 key,
             )
         return Finding(
@@ -317,7 +320,9 @@ class _Look:
             since,
             look.silent,
             "the API server is down, or something between it and here is",
-            f"curl --max-time 10 --head {shlex.quote(look.url)}",
+            describe_command(look.url)
+            if is_mwaa(look.url)
+            else f"curl --max-time 10 --head {shlex.quote(look.url)}",
             key,
         )
 

@@ -1,8 +1,8 @@
 """One look at an Airflow over its REST API: what it does, what waits in it, and what is due.
 
-A look sends at most twelve requests, a login, one for each page of a hundred unpaused DAGs and for each
-canary, the further pages of what waits, is deferred for long, or runs, and a few about DAGs that are missing
-or have no next run.
+A look sends at most twelve requests and a login (through Amazon MWAA, four more and none), one for each page
+of a hundred unpaused DAGs and for each canary, the further pages of what waits, is deferred for long, or
+runs, and a few about DAGs that are late, are missing or have no next run.
 What cannot be asked is a `Gap`, never an empty list.
 
 A look is a value: `health.diagnose` decides what is wrong. Neither imports Airflow.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from ..core.needs import Canary, Needs, read_needs
-from .airflow_api import iso, seconds
+from .airflow_api import LOGIN_HINT, iso, seconds
 from .first_seen import FirstSeen
 from .task_instances import AirflowApiError
 
@@ -253,6 +253,7 @@ class Snapshot:
     :param url: of the Airflow.
     :param silent: why there is nothing else: the API does not answer, or refuses the login.
     :param login_refused: it is the login.
+    :param login_hint: what to do then.
     :param version: of the API server that has answered.
     :param database: whether the metadata database works, as Airflow says.
     :param overall: components as ``/health`` tells them: the latest heartbeat of each kind.
@@ -276,6 +277,7 @@ class Snapshot:
     taken: float
     silent: str = ""
     login_refused: bool = False
+    login_hint: str = LOGIN_HINT
     version: str = ""
     clock_ahead: float | None = None
     database: bool | None = None
@@ -341,6 +343,7 @@ def look(
             began,
             silent=str(error),
             login_refused=error.status in (401, 403),
+            login_hint=api.login_hint,
             requests=api.requests - before,
             seconds=now() - began,
         )
@@ -464,7 +467,16 @@ class _Reader:
     def _pages(
         self, path: str, field_name: str, query: Sequence[tuple[str, str]] = ()
     ) -> list[Mapping[str, Any]]:
-        """All rows of a list, at most `MAX_PAGES` pages; the rest is a gap.
+        """All rows of a list, at most `MAX_PAGES` pages of each request for it; the rest is a gap."""
+        rows: dict[Any, Mapping[str, Any]] = {}
+        for each in self.api.one_value_each(query):
+            rows |= self._pages_of_one(path, field_name, each)
+        return list(rows.values())
+
+    def _pages_of_one(
+        self, path: str, field_name: str, query: Sequence[tuple[str, str]]
+    ) -> dict[Any, Mapping[str, Any]]:
+        """All rows by what identifies them.
 
         Airflow counts the rows and reads a page of them by two statements, and pages by offset shift when
         rows come and go: then all are read once more.
@@ -485,7 +497,7 @@ class _Reader:
                 break
         if len(rows) < total:
             self.gaps.append(Gap(self._part, f"there are {total}, of which {len(rows)} were read"))
-        return list(rows.values())
+        return rows
 
     def _first_pages(
         self, path: str, field_name: str, query: Sequence[tuple[str, str]]

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from .mwaa import command, is_mwaa
 from .report import counted, some
 
 if TYPE_CHECKING:
@@ -280,6 +281,8 @@ def _path(*parts: str) -> str:
 
 
 def _curl(request: Request, facts: WaitingFacts) -> str:
+    if is_mwaa(facts.url):
+        return command(facts.url, request.method, request.path, request.body)
     url = f"{facts.url}/api/{'v2' if facts.on_3 else 'v1'}{request.path}"
     login = '"Authorization: Bearer $AIRFLOW_API_TOKEN"' if facts.on_3 else ""
     who = f"-H {login}" if login else '-u "$AIRFLOW_API_USER:$AIRFLOW_API_PASSWORD"'
