@@ -25,7 +25,7 @@ from airflow_resilient.operations.airflow_api import (
     seconds,
     split_url,
 )
-from airflow_resilient.operations.check import examine
+from airflow_resilient.operations.examine import examine
 from airflow_resilient.operations.limits import Limits
 from airflow_resilient.operations.task_instances import AirflowApiError, Instance
 
@@ -452,7 +452,7 @@ def test_a_login_that_is_refused_later_is_not_renewed_either(guarded, login):
 def test_the_watch_says_how_a_refused_login_is_corrected(guarded, login, step):
     url, _, handler = guarded
     handler.status = 401
-    findings = examine(AirflowApi(url, **login), Limits(), None)[1]
+    findings = examine(AirflowApi(url, **login), Limits(), None).findings
     assert [each.kind.value for each in findings] == ["login-refused"]
     assert findings[0].next_step.startswith(step)
 

@@ -17,7 +17,7 @@ from airflow_resilient import cli
 from airflow_resilient.core.job import Claim
 from airflow_resilient.core.retry import Runtime
 from airflow_resilient.operations.airflow_api import AirflowApi, api_of_connection, iso, split_url
-from airflow_resilient.operations.check import examine
+from airflow_resilient.operations.examine import examine
 from airflow_resilient.operations.first_seen import FirstSeen
 from airflow_resilient.operations.health import diagnose
 from airflow_resilient.operations.limits import Limits
@@ -389,7 +389,8 @@ DENIED = {"Message": "User: arn:aws:iam::1:user/me is not authorized to perform:
 )
 def test_a_refused_login_ends_the_look_and_says_what_to_allow(mwaa, fault):
     mwaa.faults = [fault] * 9
-    seen, findings = examine(api(), Limits(), None, now=lambda: NOW)
+    made = examine(api(), Limits(), None, now=lambda: NOW)
+    seen, findings = made.snapshot, made.findings
     assert seen.login_refused
     assert seen.requests == 1
     assert [each.kind.value for each in findings] == ["login-refused"]
@@ -595,7 +596,7 @@ def test_check_reports_over_aws(mwaa, capsys):
 
 def test_a_silent_environment_is_looked_at_with_the_aws_cli(mwaa):
     mwaa.faults = [None] * 9
-    findings = examine(api(attempts=1), Limits(), None, now=time.time)[1]
+    findings = examine(api(attempts=1), Limits(), None, now=time.time).findings
     assert findings[0].next_step == (
         "aws mwaa get-environment --region eu-west-1 --name prod --query Environment.Status"
     )
