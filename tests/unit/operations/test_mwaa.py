@@ -629,7 +629,14 @@ STEPS = [
     ),
     pytest.param(
         slots_command("a b", 3, FACTS),
-        [("PATCH", "/pools/a%20b", {"update_mask": "slots"}, {"name": "a b", "slots": 3})],
+        [
+            (
+                "PATCH",
+                "/pools/a%20b",
+                {"update_mask": "slots"},
+                {"name": "a b", "slots": 3, "include_deferred": False},
+            )
+        ],
         id="more-slots",
     ),
 ]
