@@ -122,7 +122,7 @@ def diagnose(
     found = list(look.findings())
     found.sort(key=lambda each: (list(Severity).index(each.severity), each.since or now, each.key))
     alive = {kind: len(each) for kind, each in look.alive().items()} if snapshot.peers is not None else {}
-    return found, seen.after(look.snapshot, look.marks, alive, now)
+    return found, seen.after(look.snapshot, look.marks, alive, now, look.owed)
 
 
 def in_our_time(snapshot: Snapshot, ahead: float) -> Snapshot:
@@ -153,6 +153,7 @@ def in_our_time(snapshot: Snapshot, ahead: float) -> Snapshot:
         running=shifted(snapshot.running, "since"),
         deferred=shifted(snapshot.deferred, "since"),
         runs=shifted(snapshot.runs, "due", "queued", "started", "decided"),
+        started=shifted(snapshot.started, "due", "queued", "started", "decided"),
         needed=shifted(snapshot.needed, "queued", "started"),
         ended_runs=shifted(snapshot.ended_runs, "due", "queued", "started", "ended"),
         ended=shifted(snapshot.ended, "since", "queued", "started", "ended"),
@@ -204,6 +205,7 @@ class _Look:
         if look.database is False:  # then Airflow knows no heartbeat
             self.snapshot = replace(look, overall=None)
         self.partial = {gap.part for gap in look.gaps}
+        self.owed = self._owed()
         self.lost = {kind for kind, _, _ in self._lost_components()}
 
     def findings(self) -> Iterator[Finding]:
@@ -468,16 +470,38 @@ class _Look:
         key = f"due/{dag.dag_id}/{dag.next_due:.0f}"
         # A DAG that was unpaused just now, or catches up, is due since long ago; then it moves on.
         first = self.first(key)
+        if dag.dag_id in self.owed:
+            return self.owed[dag.dag_id]
         return max(dag.next_due, first) if self.seen.known else dag.next_due
+
+    def _owed(self) -> dict[str, float]:
+        """DAGs whose next run has moved on without a run that was created, and since when one is due.
+
+        Where ``catchup`` is off, the DAG processor moves it on whenever it reads the file. Source:
+        ``update_dags`` in ``airflow/dag_processing/collection.py`` (3.3), ``bulk_write_to_db`` of ``DAG``
+        (2.11).
+        """
+        look = self.snapshot
+        if look.started is None or look.runs is None or {"runs", "runs that have started"} & self.partial:
+            return {}
+        latest: dict[str, float] = {}
+        for run in (*look.runs, *look.started):
+            if run.automatic:  # on 2.11, when a run was due is not always known: its start is later
+                known = max(run.due or 0.0, run.started or 0.0)
+                latest[run.dag_id] = max(known, latest.get(run.dag_id, 0.0))
+        return {
+            dag_id: since
+            for dag_id, since in self.seen.passed(self.dags.values(), self.now).items()
+            if latest.get(dag_id, 0.0) < since
+            and self.unfinished.get(dag_id, 0) < self.dags[dag_id].max_active_runs
+        }
 
     def _last_sign(self) -> float | None:
         """When a scheduler was seen to do something."""
-        signs: list[float | None] = [self.seen.moved]
-        for run in self.snapshot.runs or ():
+        signs: list[float | None] = []
+        for run in (*(self.snapshot.runs or ()), *(self.snapshot.started or ())):
             signs += [run.decided, run.queued, run.started]
         signs += [each.since for each in (*(self.snapshot.waiting or ()), *(self.snapshot.running or ()))]
-        if self.seen.has_moved(self.snapshot):
-            signs.append(self.now)
         return max((sign for sign in signs if sign is not None), default=None)
 
     def _not_scheduling(self, overdue: Sequence[Finding]) -> Finding | None:

@@ -353,6 +353,36 @@ MUTANTS = {
         "return set(turns[-1:])",
     ),
     "yesterday's peers are usual": ("first_seen", " and now - until < USUAL_SECONDS", ""),
+    "a next run that moves on pays for what was never created": (
+        "health",
+        "if dag.dag_id in self.owed:",
+        "if False:",
+    ),
+    "a run that was created does not count": (
+        "health",
+        "if run.automatic:  # on 2.11",
+        "if False:  # on 2.11",
+    ),
+    "a DAG at max_active_runs owes a run": (
+        "health",
+        "and self.unfinished.get(dag_id, 0) < self.dags[dag_id].max_active_runs",
+        "",
+    ),
+    "what has started is believed although it could not be read": (
+        "health",
+        'or {"runs", "runs that have started"} & self.partial:',
+        "and False:",
+    ),
+    "that others start is no sign of a scheduler": (
+        "health",
+        "for run in (*(self.snapshot.runs or ()), *(self.snapshot.started or ())):",
+        "for run in self.snapshot.runs or ():",
+    ),
+    "what is owed is forgotten at the next look": (
+        "first_seen",
+        "since = min(before, self.owed.get(dag.dag_id, before))",
+        "since = before",
+    ),
 }
 
 

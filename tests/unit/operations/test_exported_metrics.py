@@ -42,6 +42,8 @@ LOOK = Snapshot(
     seconds=0.5,
 )
 
+pytestmark = pytest.mark.pure
+
 
 def finding(kind, subject="etl", *, severity=Severity.PAGE, since=NOW - 60, key="k", count=1):
     return Finding(kind, subject, severity, since, "e", "c", "n", key, count)

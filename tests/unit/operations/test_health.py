@@ -966,3 +966,81 @@ def test_a_look_that_fails_does_not_make_the_watch_forget():
     assert seen.marks["waiting/hourly/run-1/load/-1/1"] == NOW - HOUR
     _, seen = diagnose(WELL, seen, Limits(), NOW)
     assert "waiting/hourly/run-1/load/-1/1" not in seen.marks, "and what is over is forgotten"
+
+
+# --- a next run that moves on although nothing is scheduled ---------------------------------------------
+
+
+def in_turn(looks, limits=None):
+    """What is found in each look of a row, a minute apart."""
+    seen, shown_each = FirstSeen("http://airflow"), []
+    for minute, changed in enumerate(looks):
+        now = NOW + 60 * minute
+        alive = tuple(replace(each, heartbeat=now - 3) for each in OVERALL)
+        snapshot = replace(WELL, **{"taken": now, "overall": alive, "peers": None, "runs": (), **changed})
+        findings, seen = diagnose(snapshot, seen, limits or Limits(), now)
+        shown_each.append([(each.kind.value, each.subject) for each in findings])
+    return shown_each
+
+
+def each_minute(count, *, started=(), **more):
+    """Looks at a DAG whose next run is always the latest full minute: it is due since five seconds."""
+    return [
+        {
+            "dags": (Dag("often", NOW + 60 * minute - 5, NOW + 60 * minute - 4),),
+            "started": tuple(each for each in started if each.started <= NOW + 60 * minute),
+            **more,
+        }
+        for minute in range(count)
+    ]
+
+
+def started(minute, dag_id="often"):
+    """A run that was due at a minute, and has started at once."""
+    due = NOW + 60 * minute - 5
+    return Run(dag_id, f"run-{minute}", "success", due, due + 1, due + 2, due + 3)
+
+
+def test_a_run_that_is_never_created_is_late_although_the_dag_processor_moves_the_next_one_on():
+    """Where ``catchup`` is off, and the interval is shorter than any limit."""
+    found = in_turn(each_minute(6))
+    assert found == [[], [], *[[("not-scheduling", "scheduler")]] * 4]
+
+
+def test_a_dag_that_is_due_at_the_moment_of_each_look_is_well_if_its_runs_start():
+    assert in_turn(each_minute(9, started=[started(minute) for minute in range(9)])) == [[]] * 9
+
+
+def test_if_others_start_it_is_this_dag_that_is_late():
+    others = [started(minute, "other") for minute in range(9)]
+    found = in_turn(each_minute(6, started=others))
+    assert found == [[], [], *[[("run-overdue", "often")]] * 4]
+
+
+def test_it_is_over_with_the_next_run_that_is_created():
+    found = in_turn(each_minute(6, started=[started(4)]))
+    assert found == [[], [], *[[("not-scheduling", "scheduler")]] * 2, [], []]
+
+
+def test_what_the_next_run_waits_for_on_purpose_is_not_late_nor_is_it_when_that_ends():
+    busy = Run("often", "long", "running", NOW - 900, NOW - 900, NOW - 900, NOW + 900)
+    looks = [
+        {
+            **changed,
+            "runs": (busy,) if minute < 6 else (),
+            "dags": tuple(replace(dag, max_active_runs=1) for dag in changed["dags"]),
+        }
+        for minute, changed in enumerate(each_minute(7))
+    ]
+    assert in_turn(looks) == [[]] * 7
+
+
+def test_a_schedule_that_was_changed_leaves_nothing_that_is_late():
+    later = {"dags": (Dag("often", NOW + 295, NOW),), "started": ()}
+    assert in_turn([*each_minute(2), *[later] * 5]) == [[]] * 7
+
+
+def test_a_moved_run_is_not_judged_where_starts_could_not_be_read():
+    gap = Gap("runs that have started", "500")
+    found = in_turn(each_minute(6, gaps=(gap,)))
+    assert found == [[("not-shown", "runs that have started")]] * 6

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
 
 from airflow_resilient.core.needs import Canary
 from airflow_resilient.operations import snapshot
 from airflow_resilient.operations.airflow_api import AirflowApi, iso
+from airflow_resilient.operations.first_seen import FirstSeen
 
 INSTANCE = {
     "dag_id": "etl",
@@ -221,3 +223,33 @@ def test_a_list_that_moves_while_it_is_read_is_read_again(serve, answers, gap, a
     reasons = [each.reason for each in found.gaps if each.part == "task instances"]
     assert reasons == ([gap] if gap else [])
     assert len(seen) == asked
+
+
+def test_runs_that_have_started_are_asked_for_where_a_dag_is_late_or_due_again(serve):
+    """The latest one of all, and those of DAGs whose next run has moved on."""
+    asked = []
+    now = 1_793_622_600.0
+    row = {**DAG, "tags": [], "timetable_summary": "* * * * *", "next_dagrun_run_after": iso(now - 40)}
+
+    def answer(method, path, query, body):
+        path = path.removeprefix("/api/v2")
+        if path == "/dags":
+            return 200, {"dags": [row], "total_entries": 1}
+        if (method == "POST" and path == "/dags/~/dagRuns/list") or "start_date_gte" in query:
+            asked.append(json.loads(body) if body else query)
+        lists = ("dag_runs", "task_instances", "jobs", "pools", "import_errors", "event_logs")
+        return 200, {
+            "version": "3.3.2",
+            "access_token": "t",
+            "total_entries": 0,
+            **{name: [] for name in lists},
+        }
+
+    seen = FirstSeen("http://airflow", last=now - 60, looked=now - 60, due={"etl": now - 100})
+    with contextlib.closing(AirflowApi(serve(answer), attempts=1)) as api:
+        found = snapshot.look(api, seen=seen, now=lambda: now)
+    assert found.started == ()
+    latest, since = asked
+    assert (latest["order_by"], latest["limit"]) == ("-start_date", "1")
+    assert since["dag_ids"] == ["etl"]
+    assert since["start_date_gte"] == iso(now - 101)
