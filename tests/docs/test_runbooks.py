@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
 import runbook_examples
 
 from airflow_resilient.cli import _parser
-from airflow_resilient.operations import shipped_files
+from airflow_resilient.operations import limits, shipped_files
 from airflow_resilient.operations.alerts import ALERTS, RUNBOOKS, rules
 from airflow_resilient.operations.exported_metrics import METRICS
 from airflow_resilient.operations.health import Kind
@@ -57,6 +57,7 @@ OPTIONS_NOT_ON_3 = {
     "[core] dag_file_processor_timeout",
     "[scheduler] dag_stale_not_seen_duration",
     "[scheduler] parsing_processes",
+    "[scheduler] stale_dag_threshold",
     "[scheduler] scheduler_zombie_task_threshold",
 }
 OPTIONS_NOT_ON_2 = {
@@ -152,6 +153,15 @@ def test_options_of_airflow_exist(option):
     section, name = re.fullmatch(r"\[(\w+)\] (\w+)", option).groups()
     known = retrieve_configuration_description(include_providers=False)
     assert name in known[section]["options"]
+
+
+def test_limits_that_pages_name_are_taken():
+    named = sorted(set(re.findall(r"--limit \w+=\w+(?:\.\w+)?", EVERY)))
+    assert len(named) > 3
+    for limit in named:
+        assert _parser(["check"]).parse_args(["check", *limit.split()]).limit
+    spoken = set(re.findall(r"the (?:limit|share) `(\w+)`", EVERY))
+    assert spoken <= set(limits.NAMES)
 
 
 def test_each_cause_of_a_wait_has_a_next_step():
