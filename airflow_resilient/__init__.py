@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .errors import SubmitRefused as SubmitRefused
     from .operations.orphans import OrphanSweepOperator as OrphanSweepOperator
     from .operators import RemoteJobOperator as RemoteJobOperator
+    from .scheduling.canary import canary_dag as canary_dag
     from .scheduling.latest_only import LatestOnlyIntervalOperator as LatestOnlyIntervalOperator
     from .scheduling.latest_only import LatestOnlyOperator as LatestOnlyOperator
     from .scheduling.latest_only import is_latest as is_latest
@@ -86,6 +87,7 @@ _HOMES = {
     "ServiceInfo": "core.service",
     "SubmitRefused": "errors",
     "Way": "core.service",
+    "canary_dag": "scheduling.canary",
     "is_latest": "scheduling.latest_only",
     "local": "scheduling.timezones",
     "local_filters": "scheduling.timezones",

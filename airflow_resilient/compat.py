@@ -57,8 +57,10 @@ __all__ = [
     "recall",
     "remember",
     "sees_earlier_runs",
+    "short_trigger",
     "state_of",
     "stats",
+    "variable",
     "with_task_instance",
     "works_on",
 ]
@@ -127,6 +129,22 @@ def stats() -> Any:
     else:
         from airflow import stats as module  # type: ignore[no-redef]
     return module.Stats
+
+
+def variable(name: str) -> str | None:
+    """The value of an Airflow variable; ``None``: there is none. It is read from any secrets backend."""
+    from airflow.providers.common.compat.sdk import Variable
+
+    default: Any = {"default": None} if airflow_version() >= (3, 0) else {"default_var": None}
+    found = Variable.get(name, **default)
+    return None if found is None else str(found)
+
+
+def short_trigger(delay: timedelta) -> Any:
+    """Airflow's own trigger that fires after a time."""
+    from airflow.providers.common.compat.standard.triggers import TimeDeltaTrigger
+
+    return TimeDeltaTrigger(delay)
 
 
 def hostname() -> str:

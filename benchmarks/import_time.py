@@ -40,6 +40,13 @@ CASES = (
         "airflow_resilient: ECS and EMR operators",
         "from airflow_resilient import EcsRunTaskOperator, EmrAddStepsOperator",
     ),
+    Case("airflow_resilient: canary_dag", "from airflow_resilient import canary_dag"),
+    Case("a DAG file with canary_dag()", "from airflow_resilient import canary_dag\ndag = canary_dag()"),
+    Case(
+        "a DAG file with DAG()",
+        "from airflow.sdk import DAG, BaseOperator\n"
+        "with DAG('x', tags=['a']):\n    BaseOperator(task_id='a'), BaseOperator(task_id='b')",
+    ),
     REFERENCE,
 )
 

@@ -44,6 +44,7 @@ _ROWS = {
     Kind.RUN_NOT_STARTED: "a-run-is-queued-and-never-starts",
     Kind.NEVER_RUNS_AGAIN: "a-dag-with-a-schedule-has-no-next-run",
     Kind.NO_TRIGGERER: "deferred-on-a-triggerer-that-is-gone",
+    Kind.CANARY_LATE: "a-leg-does-not-succeed",
     Kind.NOT_PARSED: "a-dag-processor-beats-and-reads-nothing",
     Kind.DAGS_VANISHED: "the-folder-of-dag-files-was-emptied",
     Kind.IMPORT_ERROR: "a-file-cannot-be-imported",

@@ -9,8 +9,13 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-WANTED_IN_WHEEL = {"airflow_resilient/__init__.py", "airflow_resilient/py.typed"}
-WANTED_IN_SOURCE = {"README.md", "LICENSE", "setup.cfg", "pyproject.toml", "airflow_resilient/__init__.py"}
+WANTED_IN_WHEEL = {
+    "airflow_resilient/__init__.py",
+    "airflow_resilient/py.typed",
+    "airflow_resilient/operations/page.html",
+    "airflow_resilient/operations/shipped/alertmanager.yml",
+}
+WANTED_IN_SOURCE = {"README.md", "LICENSE", "setup.cfg", "pyproject.toml", *WANTED_IN_WHEEL}
 
 
 def check_wheel(path: Path) -> None:

@@ -15,6 +15,15 @@ from zoneinfo import ZoneInfo
 NEED_BY, START_WITHIN, WAIT_AT_MOST = "need_by", "start_within", "wait_at_most"
 """What the tags begin with, before ``=``; the names of the functions that make them."""
 
+CANARY_EVERY, CANARY_LEG = "canary_every", "canary_leg"
+"""The tags of a canary, which `canary_dag` makes: its interval, and one for each of its legs."""
+
+QUEUE_LEG, EXECUTOR_LEG, TRIGGERER_LEG = "queue-", "executor-", "triggerer"
+"""Task ids of the legs of a canary: the first two are followed by the name of a queue or an executor."""
+
+LATE_INTERVALS = 2.5
+"""Intervals of a canary without a success of a leg, after which the leg is late."""
+
 LONGEST_TAG = 100
 """Characters of a tag. Source: ``TAG_MAX_LEN`` in ``airflow/models/dag.py`` (2.11 to 3.3)."""
 
@@ -64,6 +73,25 @@ class NeedBy:
 
 
 @dataclass(frozen=True)
+class Canary:
+    """A DAG that shows that tasks really run.
+
+    :param every: seconds between two runs.
+    :param legs: task ids.
+    """
+
+    every: float
+    legs: tuple[str, ...]
+
+    def late_after(self, limit: float) -> float:
+        """Seconds without a success after which a leg is late.
+
+        :param limit: the same for all canaries; 0: by the interval of each.
+        """
+        return limit or LATE_INTERVALS * self.every
+
+
+@dataclass(frozen=True)
 class Needs:
     """What the tags of a DAG say.
 
@@ -71,12 +99,14 @@ class Needs:
     :param start_within: seconds between the moment a run is due and its start.
     :param wait_at_most: seconds for which its task instances may wait for a slot.
     :param wrong: tags that are meant to say it, and cannot be read.
+    :param canary: it is one.
     """
 
     by: tuple[NeedBy, ...] = ()
     start_within: float | None = None
     wait_at_most: float | None = None
     wrong: tuple[str, ...] = ()
+    canary: Canary | None = None
 
 
 def read_needs(tags: Iterable[str]) -> Needs:
@@ -91,18 +121,30 @@ def read_needs(tags: Iterable[str]) -> Needs:
     by: list[NeedBy] = []
     lengths: dict[str, float] = {}
     wrong: list[str] = []
+    legs: list[str] = []
     for tag in sorted(tags):
         name, equals, text = tag.partition("=")
-        if not equals or name not in (NEED_BY, START_WITHIN, WAIT_AT_MOST):
+        if not equals or name not in (NEED_BY, START_WITHIN, WAIT_AT_MOST, CANARY_EVERY, CANARY_LEG):
             continue
         try:
             if name == NEED_BY:
                 by.append(read_need_by(text))
+            elif name == CANARY_LEG:
+                legs.append(text)
             else:
                 lengths[name] = min(lengths.get(name, float("inf")), read_length(text))
         except ValueError:
             wrong.append(tag)
-    return Needs(tuple(by), lengths.get(START_WITHIN), lengths.get(WAIT_AT_MOST), tuple(wrong))
+    every = lengths.get(CANARY_EVERY)
+    if (every is None) != (not legs):  # one without the other says nothing
+        wrong += [f"{CANARY_LEG}={leg}" for leg in legs] or [f"{CANARY_EVERY}={write_length(every or 0.0)}"]
+    return Needs(
+        tuple(by),
+        lengths.get(START_WITHIN),
+        lengths.get(WAIT_AT_MOST),
+        tuple(wrong),
+        Canary(every, tuple(legs)) if every is not None and legs else None,
+    )
 
 
 def read_need_by(text: str) -> NeedBy:

@@ -49,6 +49,7 @@ SUMMARIES: Mapping[Kind, str] = {
     Kind.WAITING: "task instances have waited too long",
     Kind.DEFERRED_TOO_LONG: "task instances are deferred for too long",
     Kind.NO_TRIGGERER: "no living triggerer has taken what is deferred",
+    Kind.CANARY_LATE: "a leg of a canary does not succeed",
     Kind.NOT_PARSED: "no DAG file is read",
     Kind.DAGS_VANISHED: "DAGs have vanished",
     Kind.IMPORT_ERROR: "a DAG file cannot be imported",
@@ -263,6 +264,10 @@ PANELS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 unit="short",
             ),
             Panel("Longest deferral", ((_age("deferred_since_timestamp_seconds"), "deferred"),)),
+            Panel(
+                "Last success of each leg of the canaries",
+                ((_age("canary_success_timestamp_seconds"), "{{dag_id}}: {{leg}}"),),
+            ),
         ),
     ),
 )

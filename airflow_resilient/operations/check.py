@@ -14,11 +14,10 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from ..core.beat import WANTED, BeatFailed, beat, is_beat_url
 from ..core.text import error_text
 from .command import Command, ExitCode
 from .examine import examine
@@ -26,7 +25,6 @@ from .health import BLIND, Finding, Severity, summary
 from .limits import NAMES, InvalidLimits, Limits, load_limits, read_limit
 from .options import add_airflow_options, api_of
 from .report import moment, span
-from .task_instances import AirflowApiError
 
 if TYPE_CHECKING:
     from .snapshot import Snapshot
@@ -35,10 +33,8 @@ ANSWER_SECONDS = 20.0
 """For which one response is waited."""
 ATTEMPTS = 2
 """How often a request is sent at most: the next look is not far."""
-BEAT_SECONDS = 10.0
 BEAT_VARIABLE = "AIRFLOW_CHECK_BEAT_URL"
 _QUIET_SECONDS = 2.0
-_MAX_BEAT_CHARS = 10_000
 
 
 def exit_code_of(findings: Sequence[Finding]) -> ExitCode:
@@ -80,37 +76,6 @@ def format_findings(snapshot: Snapshot, findings: Sequence[Finding], now: float)
     return [*lines, f"{summary(snapshot, findings)} ({requests}, {snapshot.seconds:.1f} s)."]
 
 
-def beat(url: str, signal: str, text: str) -> None:
-    """Tell a dead man's switch in the form of healthchecks.
-
-    :param signal: see `signal_of`.
-    :param text: the findings.
-
-    The URL is a secret: no error shows more of it than its host.
-
-    Source: "Pinging API" of healthchecks.io: POST to the URL, or to the URL with ``/fail``, with a body.
-
-    :raises AirflowApiError: it does not take it.
-    """
-    import urllib.error
-    import urllib.request
-
-    parts = urlsplit(url)
-    full = parts._replace(path=parts.path.rstrip("/") + signal).geturl()
-    problem = ""
-    try:
-        request = urllib.request.Request(full, text.encode()[:_MAX_BEAT_CHARS], method="POST")  # noqa: S310 - http
-        with urllib.request.urlopen(request, timeout=BEAT_SECONDS):  # noqa: S310 - http; httpx would log the URL
-            pass
-    except urllib.error.HTTPError as error:
-        problem = f"it answers {error.code}"
-        error.close()
-    except (OSError, HTTPException, ValueError) as error:
-        problem = type(getattr(error, "reason", error)).__name__
-    if problem:
-        raise AirflowApiError(f"the dead man's switch at {parts.hostname} could not be reached: {problem}")
-
-
 def _limits(text: str) -> Limits:
     try:
         return load_limits(Path(text))
@@ -131,14 +96,8 @@ def _limit(text: str) -> tuple[str, float]:
 
 
 def _beat_url(text: str) -> str:
-    wanted = "the URL of the switch is none; write one such as https://hc-ping.com/UUID"
-    try:
-        parts = urlsplit(text)
-        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
-    except ValueError:
-        raise argparse.ArgumentTypeError(wanted) from None
-    if not known:
-        raise argparse.ArgumentTypeError(wanted)
+    if not is_beat_url(text):
+        raise argparse.ArgumentTypeError(f"the URL of the switch is none; write {WANTED}")
     return text
 
 
@@ -205,7 +164,7 @@ def _run(options: argparse.Namespace) -> tuple[str, ExitCode]:
         except argparse.ArgumentTypeError as error:
             warn(f"{BEAT_VARIABLE}: {error}")
             code = ExitCode.UNKNOWN
-        except AirflowApiError as error:
+        except BeatFailed as error:
             warn(error_text(error))
             code = ExitCode.UNKNOWN
     if not options.json:

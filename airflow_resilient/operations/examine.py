@@ -63,8 +63,9 @@ def examine(
                 problems.append(f"{problem}; it starts empty")
         snapshot = look(
             api,
-            known=seen.active,
+            seen=seen,
             deferred_for=limits.triggerer,
+            canary_limit=limits.canary,
             ended_since=ended_since,
             progress=progress,
             now=now,

@@ -285,6 +285,12 @@ def _deferred(exported: Exported) -> Values:
     return _one(min(since, default=None))
 
 
+def _canaries(exported: Exported) -> Values:
+    for leg in _of(exported).legs or ():
+        if leg.succeeded is not None:
+            yield (leg.dag_id, leg.leg), leg.succeeded
+
+
 def _requeues(exported: Exported) -> Values:
     if _of(exported).requeues is not None:
         yield (), exported.recent.requeue_count
@@ -384,6 +390,12 @@ METRICS = (
         "Since when the task instance is deferred that is longest; absent if none is for long.",
         (),
         _deferred,
+    ),
+    _oldest(
+        "canary_success_timestamp_seconds",
+        "When a leg of a canary has succeeded the last time; absent if it has not for long.",
+        ("dag_id", "leg"),
+        _canaries,
     ),
     Metric(
         "requeues_total",

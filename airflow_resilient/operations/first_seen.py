@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from .task_instances import AirflowApiError
 
 if TYPE_CHECKING:
-    from .snapshot import Snapshot
+    from .snapshot import Dag, Snapshot
 
-FORMAT = 2
+FORMAT = 3
 """Of the file; one of another format is not used."""
 
 MAX_BREAK_SECONDS = 600.0
@@ -49,7 +49,8 @@ class FirstSeen:
     :param due: when the next run of each active DAG was due.
     :param active: when each DAG was active the last time.
     :param joined: when each of these was active the first time.
-    :param moved: when the next run of a DAG has moved on the last time: a scheduler has created one.
+    :param owed: of DAGs whose next run was due: since when a run is due that was not created, although the
+        next one has moved on. The DAG processor moves it on, too, where ``catchup`` is off.
     :param alive: by kind of process and number: since when, and until when, at least so many were alive.
     :param answered: versions that have answered, and since when each has, the latest last.
     """
@@ -61,7 +62,7 @@ class FirstSeen:
     due: Mapping[str, float | None] = field(default_factory=dict)
     active: Mapping[str, float] = field(default_factory=dict)
     joined: Mapping[str, float] = field(default_factory=dict)
-    moved: float | None = None
+    owed: Mapping[str, float] = field(default_factory=dict)
     alive: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     answered: tuple[tuple[float, str], ...] = ()
 
@@ -76,13 +77,23 @@ class FirstSeen:
             return now
         return min(self.marks.get(key, now), now)
 
-    def has_moved(self, snapshot: Snapshot) -> bool:
-        """Whether the next run of a DAG has moved on since the look before: a scheduler has created one."""
-        for dag in snapshot.dags or ():
+    def passed(self, dags: Iterable[Dag], now: float) -> dict[str, float]:
+        """DAGs that were due in the look before, and are due again: since when.
+
+        Either a run was created each time, or the next run has moved on without: the runs that have started
+        since tell.
+        """
+        if self.last is None or now - self.last > MAX_BREAK_SECONDS:
+            return {}
+        found = {}
+        for dag in dags:
             before = self.due.get(dag.dag_id)
-            if before is not None and dag.next_due is not None and dag.next_due > before:
-                return True
-        return False
+            if before is None or dag.next_due is None or before > self.last or dag.next_due > now:
+                continue
+            since = min(before, self.owed.get(dag.dag_id, before))
+            if since < dag.next_due:
+                found[dag.dag_id] = since
+        return found
 
     def usual(self, kind: str, now: float) -> int:
         """How many processes of a kind were alive for long at most, in the last hours."""
@@ -110,13 +121,19 @@ class FirstSeen:
         return len(self.active)
 
     def after(
-        self, snapshot: Snapshot, marks: Collection[str], alive: Mapping[str, int], now: float
+        self,
+        snapshot: Snapshot,
+        marks: Collection[str],
+        alive: Mapping[str, int],
+        now: float,
+        owed: Mapping[str, float] | None = None,
     ) -> FirstSeen:
         """What to remember after a look.
 
         :param marks: keys of what it saw. Earlier ones that depend on a missing part are kept: what was not
             seen may still be there.
         :param alive: how many processes of each kind are alive.
+        :param owed: see above.
         """
         seen = {key: self.first(key, now) for key in marks}
         missing = {gap.part for gap in snapshot.gaps}
@@ -141,7 +158,7 @@ class FirstSeen:
             due=due,
             active=active,
             joined={dag: self.joined.get(dag, now) for dag in active},
-            moved=now if self.has_moved(snapshot) else self.moved,
+            owed=owed or {},
             alive={**self.alive, **{kind: self._held(kind, count, now) for kind, count in alive.items()}},
             answered=self._answered(snapshot.version, now),
         )
@@ -186,6 +203,7 @@ DEPENDS: Mapping[str, set[str]] = {
     "database": {"health"},
     "dags-vanished": _DAGS | {"paused DAGs"},
     "need-unreadable": _DAGS,
+    "leg": _DAGS | {"canaries"},
 }
 """What begins a key, and the parts of a look without which it cannot be seen."""
 
@@ -276,7 +294,7 @@ def _read(found: Any) -> FirstSeen:
         marks=_times(found["marks"]),
         due={str(dag): None if when is None else float(when) for dag, when in found["due"].items()},
         active=_times(found["active"]),
-        moved=None if found["moved"] is None else float(found["moved"]),
+        owed=_times(found["owed"]),
         joined=_times(found["joined"]),
         looked=None if found["looked"] is None else float(found["looked"]),
         alive={

@@ -16,13 +16,15 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from ..core.needs import EXECUTOR_LEG, QUEUE_LEG, TRIGGERER_LEG
 from .report import counted, moment, some, span
+from .snapshot import Waiting
 from .why_waiting import WaitingFacts, Why, explain, why_waiting
 
 if TYPE_CHECKING:
     from .first_seen import FirstSeen
     from .limits import Limits
-    from .snapshot import Component, Dag, Run, Snapshot, Waiting
+    from .snapshot import Component, Dag, Leg, Run, Snapshot
 
 
 class Severity(Enum):
@@ -52,6 +54,7 @@ class Kind(Enum):
     WAITING = "waiting"
     DEFERRED_TOO_LONG = "deferred-too-long"
     NO_TRIGGERER = "no-triggerer"
+    CANARY_LATE = "canary-late"
     NOT_PARSED = "not-parsed"
     DAGS_VANISHED = "dags-vanished"
     IMPORT_ERROR = "import-error"
@@ -77,7 +80,7 @@ class Finding:
     :param cause: why it is so, as far as that is known.
     :param next_step: what to do: where possible a command.
     :param key: stays the same while it lasts.
-    :param count: of task instances, runs or DAGs that it is about.
+    :param count: of task instances, legs, runs or DAGs that it is about.
     """
 
     kind: Kind
@@ -119,7 +122,7 @@ def diagnose(
     found = list(look.findings())
     found.sort(key=lambda each: (list(Severity).index(each.severity), each.since or now, each.key))
     alive = {kind: len(each) for kind, each in look.alive().items()} if snapshot.peers is not None else {}
-    return found, seen.after(look.snapshot, look.marks, alive, now)
+    return found, seen.after(look.snapshot, look.marks, alive, now, look.owed)
 
 
 def in_our_time(snapshot: Snapshot, ahead: float) -> Snapshot:
@@ -150,11 +153,13 @@ def in_our_time(snapshot: Snapshot, ahead: float) -> Snapshot:
         running=shifted(snapshot.running, "since"),
         deferred=shifted(snapshot.deferred, "since"),
         runs=shifted(snapshot.runs, "due", "queued", "started", "decided"),
+        started=shifted(snapshot.started, "due", "queued", "started", "decided"),
         needed=shifted(snapshot.needed, "queued", "started"),
         ended_runs=shifted(snapshot.ended_runs, "due", "queued", "started", "ended"),
         ended=shifted(snapshot.ended, "since", "queued", "started", "ended"),
         dags=shifted(snapshot.dags, "next_due", "parsed"),
         import_errors=shifted(snapshot.import_errors, "since"),
+        legs=shifted(snapshot.legs, "succeeded", "tried"),
     )
 
 
@@ -165,6 +170,15 @@ _COMMANDS = {
     _TRIGGERER: "airflow triggerer",
     _PROCESSOR: "airflow dag-processor",
 }
+_NO_RUNS = (Kind.RUN_OVERDUE, Kind.RUN_NOT_STARTED, Kind.NEVER_RUNS_AGAIN)
+_OF_POOLS = (
+    Why.POOL_MISSING,
+    Why.POOL_NEGATIVE,
+    Why.POOL_TOO_SMALL,
+    Why.GHOSTS,
+    Why.POOL_OVERCOMMITTED,
+    Why.POOL_FULL,
+)
 _FEW = 2  # DAGs that may vanish in any case
 _SURE_SECONDS = 60.0  # for which a run is not among the unfinished ones, before it counts as ended
 
@@ -191,6 +205,7 @@ class _Look:
         if look.database is False:  # then Airflow knows no heartbeat
             self.snapshot = replace(look, overall=None)
         self.partial = {gap.part for gap in look.gaps}
+        self.owed = self._owed()
         self.lost = {kind for kind, _, _ in self._lost_components()}
 
     def findings(self) -> Iterator[Finding]:
@@ -220,10 +235,12 @@ class _Look:
             yield stands
         elif _SCHEDULER not in self.lost:
             yield from overdue
+        never, deferred = list(self._never_again()), list(self._deferred())
+        yield from (*never, *deferred)
         if stands is None and _SCHEDULER not in self.lost:
-            yield from self._waiting()
-        yield from self._never_again()
-        yield from self._deferred()
+            waiting = list(self._waiting())
+            yield from waiting
+            yield from self._canaries({each.key for each in (*overdue, *never, *deferred, *waiting)})
         yield from self._parsed()
         yield from self._needs()
         yield from self._requeued()
@@ -453,16 +470,38 @@ class _Look:
         key = f"due/{dag.dag_id}/{dag.next_due:.0f}"
         # A DAG that was unpaused just now, or catches up, is due since long ago; then it moves on.
         first = self.first(key)
+        if dag.dag_id in self.owed:
+            return self.owed[dag.dag_id]
         return max(dag.next_due, first) if self.seen.known else dag.next_due
+
+    def _owed(self) -> dict[str, float]:
+        """DAGs whose next run has moved on without a run that was created, and since when one is due.
+
+        Where ``catchup`` is off, the DAG processor moves it on whenever it reads the file. Source:
+        ``update_dags`` in ``airflow/dag_processing/collection.py`` (3.3), ``bulk_write_to_db`` of ``DAG``
+        (2.11).
+        """
+        look = self.snapshot
+        if look.started is None or look.runs is None or {"runs", "runs that have started"} & self.partial:
+            return {}
+        latest: dict[str, float] = {}
+        for run in (*look.runs, *look.started):
+            if run.automatic:  # on 2.11, when a run was due is not always known: its start is later
+                known = max(run.due or 0.0, run.started or 0.0)
+                latest[run.dag_id] = max(known, latest.get(run.dag_id, 0.0))
+        return {
+            dag_id: since
+            for dag_id, since in self.seen.passed(self.dags.values(), self.now).items()
+            if latest.get(dag_id, 0.0) < since
+            and self.unfinished.get(dag_id, 0) < self.dags[dag_id].max_active_runs
+        }
 
     def _last_sign(self) -> float | None:
         """When a scheduler was seen to do something."""
-        signs: list[float | None] = [self.seen.moved]
-        for run in self.snapshot.runs or ():
+        signs: list[float | None] = []
+        for run in (*(self.snapshot.runs or ()), *(self.snapshot.started or ())):
             signs += [run.decided, run.queued, run.started]
         signs += [each.since for each in (*(self.snapshot.waiting or ()), *(self.snapshot.running or ()))]
-        if self.seen.has_moved(self.snapshot):
-            signs.append(self.now)
         return max((sign for sign in signs if sign is not None), default=None)
 
     def _not_scheduling(self, overdue: Sequence[Finding]) -> Finding | None:
@@ -682,6 +721,92 @@ class _Look:
                 "unattended",
             )
 
+    # --- canaries ---
+
+    def _canaries(self, known: set[str]) -> Iterator[Finding]:
+        """Legs that do not succeed.
+
+        :param known: keys of findings that may be the cause.
+        """
+        if "canaries" in self.partial:
+            return
+        legs: dict[str, list[Leg]] = defaultdict(list)
+        for leg in self.snapshot.legs or ():
+            legs[leg.dag_id].append(leg)
+        for dag_id, every in legs.items():
+            canary = self.dags[dag_id].needs.canary
+            no_runs = {f"{kind.value}/{dag_id}" for kind in _NO_RUNS}
+            if canary is None or no_runs & known:
+                continue
+            late = []
+            for leg in every:
+                if leg.leg == TRIGGERER_LEG and _TRIGGERER in self.lost:
+                    continue
+                since = self._without_success(leg)
+                if self.now - since > canary.late_after(self.limits.canary) and not _explained(leg, known):
+                    late.append((since, leg))
+            if late:
+                yield self._late_legs(dag_id, late, every)
+
+    def _without_success(self, leg: Leg) -> float:
+        """Since when a leg has not succeeded, although it was expected to."""
+        # Marked while it is expected only: after a scheduler was gone, it has its time once more.
+        first = self.first(f"leg/{leg.dag_id}/{leg.leg}")
+        if self.seen.known:
+            return max(first, leg.succeeded or first)
+        return self.now if leg.tried is None else leg.tried
+
+    def _late_legs(self, dag_id: str, late: Sequence[tuple[float, Leg]], every: Sequence[Leg]) -> Finding:
+        since = min(since for since, _ in late)
+        cause, step = self._why_late([leg for _, leg in late], every)
+        word = "has" if len(late) == 1 else "have"
+        times = (
+            f"{leg.leg} (last success: {'none lately' if leg.succeeded is None else moment(leg.succeeded)})"
+            for _, leg in late
+        )
+        return Finding(
+            Kind.CANARY_LATE,
+            dag_id,
+            Severity.PAGE,
+            since,
+            f"{len(late)} of {counted(len(every), 'leg')} {word} not succeeded for {span(self.now - since)}: "
+            f"{some(times)}",
+            cause,
+            step,
+            f"{Kind.CANARY_LATE.value}/{dag_id}",
+            len(late),
+        )
+
+    def _why_late(self, late: Sequence[Leg], every: Sequence[Leg]) -> tuple[str, str]:
+        """Cause and next step, by which legs are late."""
+        facts = self._facts()
+        if len(late) == len(every):  # they share a pool
+            each = Waiting(late[0].dag_id, "", late[0].leg, pool=late[0].pool, state="scheduled")
+            why, subject = why_waiting(each, facts)
+            if why in _OF_POOLS:
+                return explain(why, subject, each, facts)
+            if len(every) > 1:
+                return (
+                    "Airflow as a whole runs no task",
+                    f"look at the newest run of {late[0].dag_id}, then at the logs of scheduler and workers",
+                )
+        celery = not facts.executors or any("Celery" in name for name in facts.executors)
+        work = [leg for leg in late if leg.leg != TRIGGERER_LEG]
+        found = [_why_no_work(leg, celery=celery) for leg in work]
+        # It starts on a worker before it defers.
+        starts = {leg.queue for leg in work if leg.leg.startswith(QUEUE_LEG)}
+        if any(leg.leg == TRIGGERER_LEG and leg.queue not in starts for leg in late):
+            beats = [each.heartbeat for each in self.snapshot.overall or () if each.kind == _TRIGGERER]
+            if not beats:
+                cause = "no trigger fires, and whether a triggerer is alive is not known"
+            elif beats[0] is None:
+                cause = "no triggerer has ever run"
+            else:
+                cause = "a triggerer sends heartbeats, and runs nothing"
+            step = "start one" if beats == [None] else "restart it"
+            found.append((cause, f"{step}: {_COMMANDS[_TRIGGERER]}"))
+        return "; ".join(cause for cause, _ in found), "; ".join(step for _, step in found)
+
     # --- DAG files ---
 
     def _parsed(self) -> Iterator[Finding]:
@@ -736,7 +861,7 @@ class _Look:
                     self.first(f"need-unreadable/{dag.dag_id}/{tag}"),
                     f"the tag {tag!r} cannot be read, so what the DAG needs is not known",
                     "it was written by hand, or by another version",
-                    "make it with need_by, start_within or wait_at_most of airflow_resilient",
+                    "make it with need_by, start_within, wait_at_most or canary_dag of airflow_resilient",
                     f"need-unreadable/{dag.dag_id}/{tag}",
                 )
 
@@ -788,6 +913,32 @@ class _Look:
                 "look at the log of the executor's workers, for this task",
                 f"requeued/{name}",
             )
+
+
+def _why_no_work(leg: Leg, *, celery: bool) -> tuple[str, str]:
+    """Cause and next step of a late leg of a queue or an executor.
+
+    :param celery: there may be workers that listen on queues.
+    """
+    log = f"look at the newest task instance of {leg.dag_id} / {leg.leg}, then at the scheduler's log"
+    if leg.leg.startswith(EXECUTOR_LEG):
+        return f"the executor {leg.leg.removeprefix(EXECUTOR_LEG)!r} runs nothing", log
+    queue = leg.queue or leg.leg.removeprefix(QUEUE_LEG)
+    if not celery:
+        return f"nothing of the queue {queue!r} succeeds: the executor does not run it", log
+    return (
+        f"nothing of the queue {queue!r} succeeds: probably no worker listens on it",
+        f"airflow celery worker --queues {shlex.quote(queue)}",
+    )
+
+
+def _explained(leg: Leg, known: set[str]) -> bool:
+    """Whether a finding about what waits is the cause of a late leg, too."""
+    keys = {f"{Kind.WAITING.value}/{why.value}/{leg.pool}" for why in _OF_POOLS}
+    keys.add(f"{Kind.WAITING.value}/{Why.NO_WORKER.value}/{leg.queue}")
+    if leg.leg == TRIGGERER_LEG:
+        keys |= {"no-triggerer", "unattended"}
+    return bool(keys & known)
 
 
 def summary(snapshot: Snapshot, findings: Sequence[Finding]) -> str:

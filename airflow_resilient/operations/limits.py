@@ -52,6 +52,7 @@ class Limits:
     :param deferred: for which a task instance is deferred at all; 0: any time.
     :param parsed: since a DAG file was read the last time.
     :param requeues: how often, within an hour, a task instance is put back from *queued*; a number.
+    :param canary: since a leg of a canary has succeeded the last time; 0: two and a half of its intervals.
     :param clock: by which the clocks of Airflow and of this process may differ.
     :param vanished: share of the DAGs that may be gone since the look before; a number from 0 to 1.
     :param dags: by pattern of the DAG's id, as of a shell; the first that matches counts.
@@ -65,6 +66,7 @@ class Limits:
     deferred: float = 0.0
     parsed: float = 900.0
     requeues: float = 2.0
+    canary: float = 0.0
     clock: float = 30.0
     vanished: float = 0.25
     dags: Mapping[str, DagLimits] = field(default_factory=dict)

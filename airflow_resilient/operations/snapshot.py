@@ -1,7 +1,8 @@
 """One look at an Airflow over its REST API: what it does, what waits in it, and what is due.
 
-A look sends at most twelve requests, a login, one for each page of a hundred unpaused DAGs, the further
-pages of what waits, is deferred for long, or runs, and a few about DAGs that are missing or have no next run.
+A look sends at most twelve requests, a login, one for each page of a hundred unpaused DAGs and for each
+canary, the further pages of what waits, is deferred for long, or runs, and a few about DAGs that are missing
+or have no next run.
 What cannot be asked is a `Gap`, never an empty list.
 
 A look is a value: `health.diagnose` decides what is wrong. Neither imports Airflow.
@@ -17,8 +18,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from ..core.needs import Needs, read_needs
+from ..core.needs import Canary, Needs, read_needs
 from .airflow_api import iso, seconds
+from .first_seen import FirstSeen
 from .task_instances import AirflowApiError
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ MAX_LOOK_SECONDS = 60.0
 MAX_DETAILS = 5
 """DAGs without a next run whose end date is asked for in one look."""
 
+_LATE_SECONDS = 30.0  # for which a run is due, before others are asked for that have started
+_SIGN_SECONDS = 3600.0  # within which it matters that a run has started
 _MAX_ROUNDS = 3  # to read a list of several pages whose rows move meanwhile
 
 REQUEUED = "stuck in queued reschedule"
@@ -222,6 +226,25 @@ class Requeue:
 
 
 @dataclass(frozen=True)
+class Leg:
+    """A task of a canary, and what became of it in the last runs.
+
+    :param succeeded: when a task instance of it has succeeded the last time; ``None``: in none of these runs.
+    :param tried: since when runs have followed each other in which it has not succeeded: when the first of
+        these was due. ``None``: it has succeeded in the latest run, or there is none.
+    :param pool: of its latest task instance.
+    :param queue: of its latest task instance.
+    """
+
+    dag_id: str
+    leg: str
+    succeeded: float | None = None
+    tried: float | None = None
+    pool: str = "default_pool"
+    queue: str = "default"
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One look. Times are seconds since 1970, by our clock or by that of the database.
 
@@ -241,6 +264,8 @@ class Snapshot:
     :param dags: every DAG that is neither paused nor deleted.
     :param paused: of the DAGs that were asked for because they are missing, those that are paused.
     :param needed: the automatic runs of DAGs with a *need by*, which were due in the last days.
+    :param started: runs that have started lately, as far as they were asked for.
+    :param legs: of all canaries that are not paused.
     :param ended_runs: runs that have ended since a moment that was asked for, at most `MAX_ENDED_PAGES`
         pages of them.
     :param ended: task instances that have; the same.
@@ -266,6 +291,8 @@ class Snapshot:
     import_errors: tuple[ImportProblem, ...] | None = None
     requeues: tuple[Requeue, ...] | None = None
     needed: tuple[Run, ...] | None = None
+    started: tuple[Run, ...] | None = None
+    legs: tuple[Leg, ...] | None = None
     ended_runs: tuple[Run, ...] | None = None
     ended: tuple[Waiting, ...] | None = None
     gaps: tuple[Gap, ...] = ()
@@ -281,18 +308,21 @@ class Snapshot:
 def look(
     api: AirflowApi,
     *,
-    known: Collection[str] = (),
+    seen: FirstSeen | None = None,
     deferred_for: float = 300.0,
     requeued_within: float = 3600.0,
+    canary_limit: float = 0.0,
     ended_since: float | None = None,
     progress: Callable[[str], object] = str,
     now: Callable[[], float] = time.time,
 ) -> Snapshot:
     """Take one look. Raises nothing: what cannot be read is a gap, or the whole look is silent.
 
-    :param known: DAGs that were active in earlier looks: if some are missing, the paused ones are asked for.
+    :param seen: earlier looks: if DAGs are missing that were active, the paused ones are asked for; if some
+        are due again and again, the runs that have started since.
     :param deferred_for: seconds; task instances that have been deferred for less are not read.
     :param requeued_within: seconds; how far back the audit log is read.
+    :param canary_limit: seconds without a success after which a leg of a canary is late; 0: by its interval.
     :param ended_since: read what has ended since then, in seconds since 1970; ``None``: do not.
     :param progress: called with the name of each part before it is read.
     """
@@ -302,7 +332,7 @@ def look(
         v2 = api.is_v2
         version = api.first_version
         reader = _Reader(api, v2=v2, progress=progress, until=began + MAX_LOOK_SECONDS, now=now)
-        found = _read(reader, began, known, deferred_for, requeued_within)
+        found = _read(reader, began, seen or FirstSeen(), deferred_for, requeued_within, canary_limit)
         if ended_since is not None:
             found |= _read_ended(reader, ended_since)
     except AirflowApiError as error:
@@ -327,7 +357,12 @@ def look(
 
 
 def _read(
-    reader: _Reader, began: float, known: Collection[str], deferred_for: float, requeued_within: float
+    reader: _Reader,
+    began: float,
+    seen: FirstSeen,
+    deferred_for: float,
+    requeued_within: float,
+    canary_limit: float,
 ) -> dict[str, Any]:
     """The parts of a look.
 
@@ -343,10 +378,16 @@ def _read(
     dags = part("dags", reader.dags)
     if dags is not None and runs is not None:
         dags = part("details of DAGs", partial(reader.with_end, dags, runs)) or dags
-    missing = set(known) - {dag.dag_id for dag in dags or ()}
+    missing = set(seen.active) - {dag.dag_id for dag in dags or ()}
     health = part("health", reader.health)
+    late = [dag for dag in dags or () if dag.next_due is not None and began - dag.next_due > _LATE_SECONDS]
+    passed = seen.passed(dags or (), began)
     return {
         "runs": runs,
+        "started": (
+            (late or passed) and part("runs that have started", partial(reader.started, passed, began))
+        )
+        or (),
         "waiting": waiting,
         "running": running,
         "deferred": deferred,
@@ -359,6 +400,7 @@ def _read(
         "import_errors": part("import errors", reader.import_errors),
         "requeues": part("audit log", lambda: reader.requeues(began - requeued_within)),
         "needed": part("runs that are needed", lambda: reader.needed(dags or (), began)),
+        "legs": part("canaries", lambda: reader.legs(dags or (), began, canary_limit)),
     }
 
 
@@ -471,6 +513,18 @@ class _Reader:
         rows = self._pages("/dags/~/dagRuns", "dag_runs", query)
         return tuple(map(_run, rows))
 
+    def started(self, passed: Mapping[str, float], now: float) -> tuple[Run, ...]:
+        """The runs of these DAGs that have started since their moments, and the latest one of all.
+
+        :param passed: see `FirstSeen.passed`.
+        """
+        recent = [("start_date_gte", iso(now - _SIGN_SECONDS)), ("order_by", "-start_date"), ("limit", "1")]
+        rows = list(self.api.read_list("/dags/~/dagRuns", "dag_runs", recent)[0])
+        if passed:
+            since = iso(min(passed.values()) - 1.0)
+            rows += self._posted({"dag_ids": sorted(passed), "start_date_gte": since})
+        return tuple(map(_run, rows))
+
     def ended_runs(self, query: Sequence[tuple[str, str]]) -> tuple[Run, ...]:
         return tuple(map(_run, self._first_pages("/dags/~/dagRuns", "dag_runs", query)))
 
@@ -554,20 +608,65 @@ class _Reader:
         if not needed:
             return ()
         first = min(need.deadlines(now)[0] for by in needed.values() for need in by)
-        rows: list[Mapping[str, Any]] = []
         # On 2.11 a run is due at the end of its data interval, which cannot be asked for; one that is due now
         # may have begun a month ago, and is among the last ones of its DAG.
         after = {"run_after_gte": iso(first)} if self.v2 else {"end_date_gte": iso(first)}
+        runs = map(_run, self._posted({"dag_ids": sorted(needed), **after}))
+        return tuple(run for run in runs if run.automatic and (run.due or 0.0) >= first)
+
+    def _posted(self, wanted: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Runs that are asked for with more than fits into a URL; what is on further pages is a gap."""
+        rows: list[Mapping[str, Any]] = []
         for _ in range(MAX_PAGES):
             page = {"page_limit": PAGE_SIZE, "page_offset": len(rows)}
-            body = {"dag_ids": sorted(needed), **after, **page}
-            answer = self.api.read("/dags/~/dagRuns/list", body=body)
+            answer = self.api.read("/dags/~/dagRuns/list", body={**wanted, **page})
             rows += answer["dag_runs"]
             if not answer["dag_runs"] or len(rows) >= answer["total_entries"]:
-                break
-        else:
-            self.gaps.append(Gap(self._part, f"there are more than {len(rows)}"))
-        return tuple(run for run in map(_run, rows) if run.automatic and (run.due or 0.0) >= first)
+                return rows
+        self.gaps.append(Gap(self._part, f"there are more than {len(rows)}"))
+        return rows
+
+    def legs(self, dags: Iterable[Dag], now: float, limit: float) -> tuple[Leg, ...]:
+        """The legs of all canaries.
+
+        No version can be asked for the latest success of a task, and v1 does not sort: so all task instances
+        are read that have changed in twice the time after which a leg is late.
+        """
+        found: list[Leg] = []
+        for dag in dags:
+            if (canary := dag.needs.canary) is not None:
+                path = f"/dags/{quote(dag.dag_id, safe='')}/dagRuns/~/taskInstances"
+                query = [("updated_at_gte", iso(now - 2 * canary.late_after(limit)))]
+                rows = self._pages(path, "task_instances", query)
+                found += (_leg(dag.dag_id, name, canary, rows) for name in canary.legs)
+        return tuple(found)
+
+
+def _leg(dag_id: str, name: str, canary: Canary, rows: Iterable[Mapping[str, Any]]) -> Leg:
+    """A leg, from task instances of v1 or v2 of its DAG."""
+    latest_first = sorted(((_due(row, canary), row) for row in rows if row["task_id"] == name), key=_first)[
+        ::-1
+    ]
+    ends = [seconds(row["end_date"]) for _, row in latest_first if row["state"] == "success"]
+    tried: float | None = None
+    for due, row in latest_first:
+        # A pause, or a scheduler that was gone, is no try.
+        if row["state"] == "success" or (tried is not None and tried - due > 2 * canary.every):
+            break
+        tried = due
+    latest = latest_first[0][1] if latest_first else {"pool": "default_pool", "queue": "default"}
+    succeeded = max((end for end in ends if end is not None), default=None)
+    return Leg(dag_id, name, succeeded, tried, str(latest["pool"]), str(latest["queue"] or ""))
+
+
+def _first(pair: tuple[float, Any]) -> float:
+    return pair[0]
+
+
+def _due(row: Mapping[str, Any], canary: Canary) -> float:
+    """When the run of a task instance was due. On 2.11 that is the end of its data interval."""
+    due = row.get("run_after") or row.get("logical_date")
+    return (seconds(due) if due else (seconds(row["execution_date"]) or 0.0) + canary.every) or 0.0
 
 
 def _dag(row: Mapping[str, Any]) -> Dag:

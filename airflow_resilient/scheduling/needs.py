@@ -63,7 +63,7 @@ def start_within(length: timedelta | str) -> str:
     >>> start_within(timedelta(minutes=5))
     'start_within=5m'
     """
-    return _tag(START_WITHIN, _length("start_within", length))
+    return _tag(START_WITHIN, length_of("start_within", length))
 
 
 def wait_at_most(length: timedelta | str) -> str:
@@ -76,11 +76,15 @@ def wait_at_most(length: timedelta | str) -> str:
     >>> wait_at_most("20m")
     'wait_at_most=20m'
     """
-    return _tag(WAIT_AT_MOST, _length("wait_at_most", length))
+    return _tag(WAIT_AT_MOST, length_of("wait_at_most", length))
 
 
-def _length(name: str, length: timedelta | str) -> str:
-    """A duration as it stands in a tag."""
+def length_of(name: str, length: timedelta | str) -> str:
+    """A duration as it stands in a tag.
+
+    :param name: whose it is, for messages.
+    :raises InvalidParameter: it is none.
+    """
     wanted = 'a timedelta of whole seconds, or a text such as "90s", "10m" or "2h"'
     if isinstance(length, timedelta):
         seconds = length.total_seconds()

@@ -38,6 +38,7 @@ SECTIONS = [
 ON_2 = __version__.startswith("2.")
 NOT_ON_3 = {
     "airflow webserver",
+    "airflow dags list-runs --dag-id canary --state running",
     "airflow dags list-runs --dag-id hourly",
     "airflow dags list-runs --dag-id hourly --state queued",
     "airflow dags backfill --start-date FROM --end-date TO hourly",
@@ -45,6 +46,7 @@ NOT_ON_3 = {
 NOT_ON_2 = {
     "airflow api-server",
     "airflow backfill create --dag-id hourly --from-date FROM --to-date TO",
+    "airflow dags list-runs canary --state running",
     "airflow dags list-runs hourly",
     "airflow dags list-runs hourly --state queued",
     "airflow dags list-runs hourly --state running",

@@ -215,6 +215,107 @@ MUTANTS = {
     "a run by hand is needed": ("health", "            if run.automatic:\n", "            if True:\n"),
     "one requeue is enough": ("health", "count <= self.limits.requeues:", "count <= 0:"),
     "what was given up must have been requeued often": ("health", "name not in gave_up and count", "count"),
+    "legs count although they were not all read": ("health", 'if "canaries" in self.partial:', "if False:"),
+    "a canary without runs is late, too": (
+        "health",
+        "if canary is None or no_runs & known:",
+        "if canary is None:",
+    ),
+    "a lost triggerer does not hide its leg": (
+        "health",
+        "if leg.leg == TRIGGERER_LEG and _TRIGGERER in self.lost:",
+        "if False:",
+    ),
+    "a lost triggerer hides every leg": (
+        "health",
+        "if leg.leg == TRIGGERER_LEG and _TRIGGERER in self.lost:",
+        "if _TRIGGERER in self.lost:",
+    ),
+    "a late leg is never explained": ("health", " and not _explained(leg, known)", ""),
+    "what waits for a pool does not explain a leg": (
+        "health",
+        '    keys = {f"{Kind.WAITING.value}/{why.value}/{leg.pool}" for why in _OF_POOLS}',
+        "    keys = set()",
+    ),
+    "a queue without workers does not explain a leg": (
+        "health",
+        '    keys.add(f"{Kind.WAITING.value}/{Why.NO_WORKER.value}/{leg.queue}")\n',
+        "",
+    ),
+    "what nobody takes over does not explain a leg": (
+        "health",
+        '    if leg.leg == TRIGGERER_LEG:\n        keys |= {"no-triggerer", "unattended"}\n',
+        "",
+    ),
+    "a canary is late at once": (
+        "health",
+        "return max(first, leg.succeeded or first)",
+        "return leg.succeeded or first",
+    ),
+    "a leg counts since it was seen first": (
+        "health",
+        "return max(first, leg.succeeded or first)",
+        "return first",
+    ),
+    "a first look takes any old success for late": (
+        "health",
+        "return self.now if leg.tried is None else leg.tried",
+        "return leg.succeeded or self.now",
+    ),
+    "a first look finds no late leg": (
+        "health",
+        "return self.now if leg.tried is None else leg.tried",
+        "return self.now",
+    ),
+    "the limit of all canaries is ignored": (
+        "health",
+        "canary.late_after(self.limits.canary)",
+        "canary.late_after(0.0)",
+    ),
+    "all late legs have the cause of each": ("health", "if len(late) == len(every):", "if False:"),
+    "a pool is a cause for one leg alone": ("health", "if len(late) == len(every):", "if True:"),
+    "a pool is no cause for late legs": (
+        "health",
+        "            if why in _OF_POOLS:\n",
+        "            if False:\n",
+    ),
+    "one leg is Airflow as a whole": ("health", "            if len(every) > 1:\n", "            if True:\n"),
+    "an executor is taken for a queue": ("health", "if leg.leg.startswith(EXECUTOR_LEG):", "if False:"),
+    "a triggerer is a cause although its leg cannot start": (
+        "health",
+        "leg.leg == TRIGGERER_LEG and leg.queue not in starts for leg in late",
+        "leg.leg == TRIGGERER_LEG for leg in late",
+    ),
+    "a triggerer that never ran beats": (
+        "health",
+        "            elif beats[0] is None:\n",
+        "            elif False:\n",
+    ),
+    "a triggerer of which nothing is known beats": (
+        "health",
+        "            if not beats:\n",
+        "            if False:\n",
+    ),
+    "any executor has workers of a queue": (
+        "health",
+        'celery = not facts.executors or any("Celery" in name for name in facts.executors)',
+        "celery = True",
+    ),
+    "a Celery executor has no workers of a queue": (
+        "health",
+        'celery = not facts.executors or any("Celery" in name for name in facts.executors)',
+        "celery = not facts.executors",
+    ),
+    "legs are not by our clock": (
+        "health",
+        'legs=shifted(snapshot.legs, "succeeded", "tried"),',
+        "",
+    ),
+    "the memory forgets the legs of a look that shows none": (
+        "first_seen",
+        '"leg": _DAGS | {"canaries"},',
+        "",
+    ),
     "an ended run is not noticed": ("why_waiting", "    if each.key in facts.ended:\n", "    if False:\n"),
     "a paused DAG is not noticed": ("why_waiting", "each.dag_id not in facts.dags:", "False:"),
     "a missing pool is not noticed": (
@@ -252,6 +353,36 @@ MUTANTS = {
         "return set(turns[-1:])",
     ),
     "yesterday's peers are usual": ("first_seen", " and now - until < USUAL_SECONDS", ""),
+    "a next run that moves on pays for what was never created": (
+        "health",
+        "if dag.dag_id in self.owed:",
+        "if False:",
+    ),
+    "a run that was created does not count": (
+        "health",
+        "if run.automatic:  # on 2.11",
+        "if False:  # on 2.11",
+    ),
+    "a DAG at max_active_runs owes a run": (
+        "health",
+        "and self.unfinished.get(dag_id, 0) < self.dags[dag_id].max_active_runs",
+        "",
+    ),
+    "what has started is believed although it could not be read": (
+        "health",
+        'or {"runs", "runs that have started"} & self.partial:',
+        "and False:",
+    ),
+    "that others start is no sign of a scheduler": (
+        "health",
+        "for run in (*(self.snapshot.runs or ()), *(self.snapshot.started or ())):",
+        "for run in self.snapshot.runs or ():",
+    ),
+    "what is owed is forgotten at the next look": (
+        "first_seen",
+        "since = min(before, self.owed.get(dag.dag_id, before))",
+        "since = before",
+    ),
 }
 
 

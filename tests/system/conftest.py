@@ -35,6 +35,7 @@ LONGEST = (
     "test_recipes_on_a_real_airflow.py",
     "versions/test_orphans.py",
     "versions/test_check_on_a_real_airflow.py",
+    "versions/test_canary_on_a_real_airflow.py",
 )
 """What is begun first when several processes run tests, because it lasts longest."""
 

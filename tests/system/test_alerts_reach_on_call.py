@@ -142,7 +142,6 @@ def configured(name: str, home: Path, **replaced: str) -> Path:
 @pytest.fixture(scope="module")
 def watch(make_airflow, tmp_path_factory) -> Iterator[Watch]:
     dags, home = tmp_path_factory.mktemp("dags"), tmp_path_factory.mktemp("watch")
-    (dags / MARKUP).write_text("from airflow.nowhere import DAG\n")
     (dags / "each_minute.py").write_text(
         "from datetime import datetime, timezone\n"
         "from airflow.providers.common.compat.sdk import DAG, BaseOperator\n"
@@ -158,6 +157,7 @@ def watch(make_airflow, tmp_path_factory) -> Iterator[Watch]:
         port, on_call = stack.enter_context(webhook())
         airflow = stack.enter_context(make_airflow(dags))
         airflow.wait_for_dag("each_minute")
+        (dags / MARKUP).write_text("from airflow.nowhere import DAG\n")
         seconds = {r"(group_wait|group_interval|repeat_interval): \w+": r"\1: 1s"}
         example = {**seconds, r"127\.0\.0\.1:9/": f"127.0.0.1:{port}/"}
         config = configured("alertmanager.yml", home, **example)

@@ -32,6 +32,7 @@ from airflow_resilient import (
     RemoteService,
     ResilientError,
     ServiceInfo,
+    canary_dag,
     is_latest,
     local,
     local_filters,
@@ -71,7 +72,9 @@ OrphanSweepOperator(
     tls={"ca_cert": "ca.pem", "client_cert": "cert.pem", "client_key": "key.pem"},
     cancel=True,
 )
-LatestOnlyOperator(task_id="latest_only")
+dag = canary_dag(every=timedelta(minutes=5), queues=["default"], beat_url_variable="canary_url_secret")
+with dag:
+    LatestOnlyOperator(task_id="latest_only")
 LatestOnlyIntervalOperator(
     task_id="gate",
     max_lateness=timedelta(minutes=5),

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sensors",
     },
     "operations": {"core", "compat", "errors", "parameters", "deployment", "registry"},
-    "scheduling": {"core.needs", "compat", "settings", "errors", "parameters"},
+    "scheduling": {"core.needs", "core.beat", "compat", "settings", "errors", "parameters"},
     "plugin": {"scheduling"},
     "provider_info": {"registry", "settings"},
     "cli": {"registry", "operations"},

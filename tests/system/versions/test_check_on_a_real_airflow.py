@@ -261,7 +261,8 @@ class Fault:
     :param wanted: the finding, see `Watched.look`.
     :param severity: of it.
     :param mend: given the findings.
-    :param versions: where it exists.
+    :param on_2: it exists on Airflow 2.
+    :param lasts: seconds for which every further look must find it, too.
     """
 
     id: str
@@ -270,6 +271,7 @@ class Fault:
     severity: str
     mend: Callable[[Watched, dict[str, Any]], None]
     on_2: bool = True
+    lasts: float = 0.0
 
 
 FAULTS = (
@@ -277,7 +279,8 @@ FAULTS = (
     Fault("full-pool", in_a_full_pool, "waiting/pool-full", "page", make_room),
     Fault("paused", pause, "waiting/dag-paused", "ticket", paste("waiting/dag-paused")),
     Fault("scheduler-stopped", stop("scheduler"), "heartbeat-lost/scheduler", "page", go_on("scheduler")),
-    Fault("not-scheduling", not_scheduling, "not-scheduling/scheduler", "page", schedule_again),
+    # The DAG processor moves the next run on each minute, as if something were scheduled.
+    Fault("not-scheduling", not_scheduling, "not-scheduling/scheduler", "page", schedule_again, lasts=75.0),
     Fault("triggerer-stopped", deferred_and_no_triggerer, "heartbeat-lost/triggerer", "page", let_go),
     Fault(
         "dag-processor-stopped",
@@ -308,6 +311,11 @@ def story(watched) -> dict[str, Any]:
             findings, others, seconds = watched.until({fault.wanted})
             story["shown"] += format_findings(watched.last, list(findings.values()), time.time())
             print(f"{fault.id}: seen after {seconds:.0f} s; meanwhile {others or 'nothing else'}")
+            began, looks = time.monotonic(), []
+            while time.monotonic() - began < fault.lasts:
+                looks.append(watched.look())
+                time.sleep(1.0)
+            story["missed", fault.id] = [look for look in looks if set(look) != {fault.wanted}]
             if fault.id == "silent":
                 while findings[fault.wanted].severity.value != fault.severity:
                     findings = watched.until({fault.wanted})[0]
@@ -342,6 +350,7 @@ def test_a_fault_is_found_with_its_cause_and_nothing_else_is(story, fault):
     if not ON_3 and not fault.on_2:
         pytest.skip("Airflow 2 has no such process of its own")
     finding, others, after = story[fault.id]
+    assert story["missed", fault.id] == []
     assert finding.severity.value == fault.severity
     assert others == {}
     assert after == {}

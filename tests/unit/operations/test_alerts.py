@@ -19,6 +19,8 @@ from airflow_resilient.operations.exported_metrics import METRICS
 from airflow_resilient.operations.health import Kind
 from airflow_resilient.operations.shipped_files import FOLDER, NAMES, text_of
 
+pytestmark = pytest.mark.pure
+
 RULES = "airflow-resilient.rules.yml"
 RUNBOOKS = "https://wiki.example.com/airflow/"
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from airflow_resilient.cli import main
-from airflow_resilient.operations.check import beat, exit_code_of, format_findings, signal_of
+from airflow_resilient.core.beat import BeatFailed, beat
+from airflow_resilient.operations.check import exit_code_of, format_findings, signal_of
 from airflow_resilient.operations.first_seen import FirstSeen, load, locked, save
 from airflow_resilient.operations.health import Finding, Kind, Severity
 from airflow_resilient.operations.limits import Limits
 from airflow_resilient.operations.snapshot import MAX_PAGES, Snapshot
-from airflow_resilient.operations.task_instances import AirflowApiError
 
 NOW = 1_793_622_600.0
 SECRET = "b4f5c9b2-0000-4000-8000-secretsecret"
@@ -91,6 +91,19 @@ def test_a_look_takes_no_more_than_twelve_requests_and_a_login(server):
     main(["check", "--airflow-url", server.url])
     assert len(server.asked) <= 13
     assert {path for path, _ in server.asked} >= set(FIELDS)
+
+
+def test_a_canary_takes_one_request_more_and_is_unknown_where_it_cannot_be_read(server, capsys):
+    tags = [{"name": "canary_every=10m"}, {"name": "canary_leg=triggerer"}]
+    row = {"dag_id": "canary", "last_parsed_time": None, "max_active_runs": 1, "max_active_tasks": 16}
+    server.rows["/dags"] = [{**row, "tags": tags}], 1
+    path = "/dags/canary/dagRuns/~/taskInstances"
+    server.broken[path] = 403
+    before = len(server.asked)
+    assert main(["check", "--airflow-url", server.url]) == 2
+    assert "not-shown: canaries" in capsys.readouterr().out
+    assert [each for each, _ in server.asked].count(path) == 1
+    assert len(server.asked) - before <= 14
 
 
 def test_json_has_everything(server, capsys):
@@ -196,7 +209,7 @@ def test_neither_airflow_nor_a_service_is_imported(server):
         (["--limit", "waiting=soon"], "waiting = 'soon' is not valid; write a duration"),
         (
             ["--beat", "hc-ping.com/x"],
-            "the URL of the switch is none; write one such as https://hc-ping.com/",
+            "the URL of the switch is none; write a URL such as https://hc-ping.com/",
         ),
         (["--beat", "https://[hc-ping.com/s3cret"], "the URL of the switch is none"),
     ],
@@ -276,7 +289,7 @@ def test_a_switch_that_is_not_told_is_said_without_its_url(server, capsys, statu
 
 
 def test_a_switch_that_cannot_be_reached_is_said_without_its_url():
-    with pytest.raises(AirflowApiError) as caught:
+    with pytest.raises(BeatFailed) as caught:
         beat(f"http://127.0.0.1:9/{SECRET}", "", "text")
     assert "ConnectionRefusedError" in str(caught.value)
     assert SECRET not in str(caught.value)

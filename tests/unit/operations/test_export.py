@@ -32,6 +32,8 @@ from airflow_resilient.operations.export import serve as serve_exporter
 from airflow_resilient.operations.first_seen import locked
 from airflow_resilient.operations.limits import Limits
 
+pytestmark = pytest.mark.pure
+
 NOW = 1_793_622_600.0
 TOKEN = "t0ken-t0ken-t0ken"
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}

@@ -16,6 +16,7 @@ from airflow_resilient.operations.snapshot import (
     Component,
     Dag,
     ImportProblem,
+    Leg,
     Pool,
     Snapshot,
     Waiting,
@@ -37,8 +38,11 @@ LOOK = Snapshot(
     dags=(Dag("etl", NOW - 40, NOW - 20), Dag("next", NOW + 40, NOW - 15)),
     import_errors=(ImportProblem("x.py", NOW, "E"),),
     requeues=(),
+    legs=(Leg("canary", "triggerer", NOW - 70), Leg("canary", "queue-default")),
     seconds=0.5,
 )
+
+pytestmark = pytest.mark.pure
 
 
 def finding(kind, subject="etl", *, severity=Severity.PAGE, since=NOW - 60, key="k", count=1):
@@ -93,6 +97,7 @@ EXPECTED = {
     },
     "pool_size_slots": {("p",): 5, ("endless",): math.inf},
     "deferred_since_timestamp_seconds": {(): NOW - 700},
+    "canary_success_timestamp_seconds": {("canary", "triggerer"): NOW - 70},
     "requeues_total": {(): 3},
     "need_by_missed": {("etl",): 1.0},
     "dag_schedule_delay_seconds": {("etl",): 4.0},

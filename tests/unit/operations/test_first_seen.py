@@ -28,7 +28,7 @@ SEEN = FirstSeen(
     due={"etl": 20.0, "by-hand": None},
     active={"etl": 10.0},
     joined={"etl": 4.0},
-    moved=9.0,
+    owed={"etl": 2.0},
     alive={"scheduler": {"2": (3.0, 10.0)}},
     answered=((1.0, "3.3.2"), (2.0, "3.2.2")),
 )
@@ -43,7 +43,7 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 
 def spoiled(**changed):
-    found = json.loads(json.dumps({"format": 2, **vars(SEEN)}))
+    found = json.loads(json.dumps({"format": 3, **vars(SEEN)}))
     return json.dumps({**found, **changed})
 
 

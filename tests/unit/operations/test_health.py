@@ -16,6 +16,7 @@ from airflow_resilient.operations.snapshot import (
     Dag,
     Gap,
     ImportProblem,
+    Leg,
     Pool,
     Requeue,
     Run,
@@ -52,6 +53,7 @@ WELL = Snapshot(
     import_errors=(),
     requeues=(),
     needed=(),
+    legs=(),
 )
 ON_2 = {"version": "2.11.2", "peers": None}
 
@@ -89,6 +91,33 @@ def remembered(*marks, since=NOW - HOUR, **more):
     return replace(EARLIER, marks=dict.fromkeys(marks, since), **more)
 
 
+LEGS = {"queue-default": "default", "queue-spark": "spark", "triggerer": "default"}
+"""Legs of the canary, and the queues on which they start."""
+CANARY = Dag(
+    "canary",
+    NOW + 300,
+    NOW - 20,
+    max_active_runs=1,
+    needs=read_needs(["canary_every=10m", *(f"canary_leg={leg}" for leg in LEGS)]),
+)
+
+
+def with_canary(*late, success=NOW - HOUR, tried=NOW - HOUR + 600, pool="default_pool", dag=CANARY, **more):
+    """A look that shows a canary, and which of its legs have not succeeded for so long."""
+    bad = {"succeeded": success, "tried": tried}
+    legs = (
+        Leg(dag.dag_id, leg, pool=pool, queue=queue, **(bad if leg in late else {"succeeded": NOW - 60}))
+        for leg, queue in LEGS.items()
+    )
+    return look(**{"dags": (HOURLY, dag), "legs": tuple(legs), **more})
+
+
+def expected(*more, since=NOW - HOUR, **changed):
+    """An earlier look that has seen the canary already."""
+    return remembered(*(f"leg/canary/{leg}" for leg in LEGS), *more, since=since, **changed)
+
+
+CANARY_LATE = [("canary-late", "canary", "page")]
 DUE = f"due/hourly/{NOW - 600:.0f}"
 ROWS = [
     pytest.param(WELL, EARLIER, [], id="a-healthy-airflow-has-no-findings"),
@@ -430,6 +459,110 @@ ROWS = [
         [("need-unreadable", "hourly", "unknown")],
         id="a-tag-that-cannot-be-read-is-unknown",
     ),
+    # --- canaries
+    pytest.param(with_canary(), expected(), [], id="all-legs-of-the-canary-succeed"),
+    pytest.param(with_canary("triggerer"), expected(), CANARY_LATE, id="a-leg-does-not-succeed"),
+    pytest.param(with_canary(*LEGS), expected(), CANARY_LATE, id="many-late-legs-are-one-finding"),
+    pytest.param(
+        with_canary(*LEGS, success=None, tried=None), expected(), CANARY_LATE, id="a-canary-never-succeeds"
+    ),
+    pytest.param(with_canary(*LEGS), EARLIER, [], id="a-canary-was-just-unpaused"),
+    pytest.param(
+        with_canary(*LEGS, success=None), expected(since=NOW - 1400), [], id="a-canary-was-just-deployed"
+    ),
+    pytest.param(
+        with_canary("triggerer", success=NOW - 1400), expected(), [], id="a-leg-is-not-late-for-two-intervals"
+    ),
+    pytest.param(
+        with_canary("triggerer", success=NOW - 1600), expected(), CANARY_LATE, id="nor-for-half-of-one-more"
+    ),
+    pytest.param(with_canary(*LEGS, tried=None), FirstSeen(), [], id="the-watch-has-just-started"),
+    pytest.param(
+        with_canary(*LEGS, tried=NOW - 600), FirstSeen(), [], id="the-first-look-shows-one-run-in-vain"
+    ),
+    pytest.param(with_canary(*LEGS), FirstSeen(), CANARY_LATE, id="the-first-look-shows-runs-in-vain"),
+    pytest.param(
+        with_canary(*LEGS, overall=without("scheduler", NOW - 300)),
+        expected(),
+        [("heartbeat-lost", "scheduler", "page")],
+        id="a-lost-scheduler-explains-late-legs",
+    ),
+    pytest.param(
+        with_canary(*LEGS, dags=(OVERDUE, CANARY), runs=(IDLE,)),
+        expected(DUE),
+        [("not-scheduling", "scheduler", "page")],
+        id="a-scheduler-that-stands-still-explains-late-legs",
+    ),
+    pytest.param(
+        with_canary("triggerer", overall=without("triggerer", NOW - 300)),
+        expected(),
+        [("heartbeat-lost", "triggerer", "page")],
+        id="a-lost-triggerer-explains-its-leg",
+    ),
+    pytest.param(
+        with_canary("queue-spark", overall=without("triggerer", NOW - 300)),
+        expected(),
+        [*CANARY_LATE, ("heartbeat-lost", "triggerer", "page")],
+        id="and-no-other-leg",
+    ),
+    pytest.param(
+        with_canary("triggerer", deferred=(task(state="deferred", triggerer=99),)),
+        expected("unattended/hourly/run-1/load/-1/1"),
+        [("no-triggerer", "triggerer", "page")],
+        id="no-triggerer-takes-anything-and-so-not-the-leg",
+    ),
+    pytest.param(
+        with_canary(*LEGS, dags=(OTHER, replace(CANARY, next_due=NOW - 600))),
+        expected(f"due/canary/{NOW - 600:.0f}"),
+        [("run-overdue", "canary", "page")],
+        id="a-canary-without-runs-is-overdue-and-not-late",
+    ),
+    pytest.param(
+        with_canary(*LEGS, pool="gone", waiting=(task(pool="gone"),)),
+        expected("waiting/hourly/run-1/load/-1/1"),
+        [("waiting", "gone", "page")],
+        id="what-waits-for-the-same-pool-explains-late-legs",
+    ),
+    pytest.param(
+        with_canary(
+            "queue-spark",
+            peers=(replace(PEERS[0], executor="CeleryExecutor"), *PEERS[1:]),
+            waiting=(task(state="queued", queue="spark", queued=NOW - HOUR),),
+        ),
+        expected("starting/queued/hourly/run-1/load/-1/1"),
+        [("waiting", "spark", "page")],
+        id="a-queue-without-a-worker-explains-its-leg",
+    ),
+    pytest.param(
+        replace(with_canary(), legs=None, gaps=(Gap("canaries", "500"),)),
+        expected(),
+        [("not-shown", "canaries", "unknown")],
+        id="a-canary-that-cannot-be-read-is-unknown",
+    ),
+    pytest.param(
+        replace(with_canary(*LEGS), gaps=(Gap("canaries", "there are 900, of which 100 were read"),)),
+        expected(),
+        [("not-shown", "canaries", "unknown")],
+        id="what-is-not-read-of-a-canary-may-have-succeeded",
+    ),
+    pytest.param(
+        with_canary(
+            *LEGS,
+            success=NOW - 1700,
+            clock_ahead=-300.0,
+            overall=tuple(replace(each, heartbeat=NOW - 303) for each in OVERALL),
+            peers=None,
+        ),
+        expected(),
+        [("clock-skew", "http://airflow", "ticket")],
+        id="a-clock-that-is-behind-makes-no-leg-late",
+    ),
+    pytest.param(
+        with_canary(*LEGS, dag=replace(CANARY, needs=read_needs(["canary_every=10m"])), legs=()),
+        EARLIER,
+        [("need-unreadable", "canary", "unknown")],
+        id="a-canary-without-legs-is-unknown",
+    ),
 ]
 
 
@@ -441,6 +574,108 @@ def test_a_situation_has_these_findings_and_no_others(snapshot, seen, wanted):
         assert all((each.evidence, each.cause, each.next_step, each.key)), each
         assert each.since is not None
         assert each.since <= NOW
+
+
+# --- why a leg of a canary is late -----------------------------------------------------------------------
+
+ONE_LEG = replace(CANARY, needs=read_needs(["canary_every=10m", "canary_leg=queue-spark"]))
+EXECUTOR = tuple(Leg("canary", leg, NOW - wait) for leg, wait in [("executor-Kube", HOUR), ("triggerer", 60)])
+CELERY = (replace(PEERS[0], executor="CeleryExecutor"), *PEERS[1:])
+LATE = [
+    pytest.param(
+        ["queue-spark"],
+        {},
+        "'spark' succeeds: the executor does not run it",
+        "look at the newest task instance of canary / queue-spark",
+    ),
+    pytest.param(
+        ["triggerer"],
+        {"overall": None, "gaps": (Gap("health", "500"),)},
+        "whether a triggerer is alive is not known",
+        "restart it",
+    ),
+    pytest.param(["triggerer"], {}, "a triggerer sends heartbeats, and runs nothing", "airflow triggerer"),
+    pytest.param(
+        ["triggerer"],
+        {"overall": without("triggerer")},
+        "no triggerer has ever run",
+        "start one: airflow triggerer",
+    ),
+    pytest.param(
+        ["queue-spark"],
+        {"peers": None},
+        "nothing of the queue 'spark' succeeds",
+        "airflow celery worker --queues spark",
+    ),
+    pytest.param(
+        ["queue-spark", "triggerer"],
+        {"peers": None},
+        "the queue 'spark' succeeds: probably no worker listens on it; a triggerer sends heartbeats",
+        "--queues spark; restart it: airflow triggerer",
+    ),
+    pytest.param(
+        ["queue-default", "triggerer"],
+        {"peers": CELERY},
+        "nothing of the queue 'default' succeeds: probably no worker listens on it",
+        "airflow celery worker --queues default",
+    ),
+    pytest.param([], {"legs": EXECUTOR}, "the executor 'Kube' runs nothing", "scheduler's log"),
+    pytest.param(list(LEGS), {}, "Airflow as a whole", "look at the newest run of canary"),
+    pytest.param(list(LEGS), {"pool": "gone"}, "there is no pool 'gone'", "airflow pools set gone 128 ''"),
+    pytest.param(
+        list(LEGS),
+        {"pools": (Pool("default_pool", 8, occupied=8),)},
+        "the pool 'default_pool' is full",
+        "more slots",
+    ),
+    pytest.param(
+        ["triggerer"], {"pools": (Pool("default_pool", 8, occupied=8),)}, "a triggerer", "airflow trig"
+    ),
+    pytest.param(
+        [],
+        {"peers": CELERY, "dag": ONE_LEG, "legs": (Leg("canary", "queue-spark", NOW - HOUR, queue="spark"),)},
+        "nothing of the queue 'spark' succeeds",
+        "airflow celery worker --queues spark",
+    ),
+]
+
+
+@pytest.mark.parametrize(("late", "changed", "cause", "step"), LATE)
+def test_which_legs_are_late_says_why(late, changed, cause, step):
+    seen = expected("leg/canary/executor-Kube")
+    (finding,) = (
+        each for each in found(with_canary(*late, **changed), seen) if each.kind.value == "canary-late"
+    )
+    assert cause in finding.cause
+    assert step in finding.next_step
+    if cause.endswith("listens on it"):
+        assert "triggerer" not in finding.cause, "its leg starts on that queue"
+
+
+def test_a_late_leg_is_named_with_its_last_success():
+    (finding,) = found(with_canary("triggerer"), expected())
+    text = "1 of 3 legs has not succeeded for 1 h: triggerer (last success: 2026-11-02 11:30:00Z)"
+    assert (finding.evidence, finding.since, finding.key) == (text, NOW - HOUR, "canary-late/canary")
+    (finding,) = found(with_canary(*LEGS, success=None), expected(since=NOW - 2 * HOUR))
+    assert finding.evidence.startswith(
+        "3 of 3 legs have not succeeded for 2 h: queue-default (last success: none"
+    )
+
+
+@pytest.mark.parametrize(("limit", "late"), [(0.0, True), (2 * HOUR, False), (30.0, True)])
+def test_the_limit_of_all_canaries_goes_before_the_intervals(limit, late):
+    assert bool(found(with_canary("triggerer"), expected(), Limits(canary=limit))) is late
+    assert bool(found(with_canary(), expected(), Limits(canary=limit))) is (limit == 30)
+
+
+def test_after_a_scheduler_was_gone_a_leg_has_its_time_once_more():
+    down = with_canary(*LEGS, overall=without("scheduler", NOW - 300))
+    _, seen = diagnose(down, expected(), Limits(), NOW)
+    assert shown(diagnose(with_canary(*LEGS), seen, Limits(), NOW)[0]) == []
+    silent = Snapshot("http://airflow", NOW, silent="it does not respond")
+    for gone in (silent, replace(with_canary(), legs=None, gaps=(Gap("canaries", "500"),))):
+        _, seen = diagnose(gone, expected(), Limits(), NOW)
+        assert shown(diagnose(with_canary(*LEGS), seen, Limits(), NOW)[0]) == CANARY_LATE, "it may have stood"
 
 
 # --- why something waits --------------------------------------------------------------------------------
@@ -731,3 +966,81 @@ def test_a_look_that_fails_does_not_make_the_watch_forget():
     assert seen.marks["waiting/hourly/run-1/load/-1/1"] == NOW - HOUR
     _, seen = diagnose(WELL, seen, Limits(), NOW)
     assert "waiting/hourly/run-1/load/-1/1" not in seen.marks, "and what is over is forgotten"
+
+
+# --- a next run that moves on although nothing is scheduled ---------------------------------------------
+
+
+def in_turn(looks, limits=None):
+    """What is found in each look of a row, a minute apart."""
+    seen, shown_each = FirstSeen("http://airflow"), []
+    for minute, changed in enumerate(looks):
+        now = NOW + 60 * minute
+        alive = tuple(replace(each, heartbeat=now - 3) for each in OVERALL)
+        snapshot = replace(WELL, **{"taken": now, "overall": alive, "peers": None, "runs": (), **changed})
+        findings, seen = diagnose(snapshot, seen, limits or Limits(), now)
+        shown_each.append([(each.kind.value, each.subject) for each in findings])
+    return shown_each
+
+
+def each_minute(count, *, started=(), **more):
+    """Looks at a DAG whose next run is always the latest full minute: it is due since five seconds."""
+    return [
+        {
+            "dags": (Dag("often", NOW + 60 * minute - 5, NOW + 60 * minute - 4),),
+            "started": tuple(each for each in started if each.started <= NOW + 60 * minute),
+            **more,
+        }
+        for minute in range(count)
+    ]
+
+
+def started(minute, dag_id="often"):
+    """A run that was due at a minute, and has started at once."""
+    due = NOW + 60 * minute - 5
+    return Run(dag_id, f"run-{minute}", "success", due, due + 1, due + 2, due + 3)
+
+
+def test_a_run_that_is_never_created_is_late_although_the_dag_processor_moves_the_next_one_on():
+    """Where ``catchup`` is off, and the interval is shorter than any limit."""
+    found = in_turn(each_minute(6))
+    assert found == [[], [], *[[("not-scheduling", "scheduler")]] * 4]
+
+
+def test_a_dag_that_is_due_at_the_moment_of_each_look_is_well_if_its_runs_start():
+    assert in_turn(each_minute(9, started=[started(minute) for minute in range(9)])) == [[]] * 9
+
+
+def test_if_others_start_it_is_this_dag_that_is_late():
+    others = [started(minute, "other") for minute in range(9)]
+    found = in_turn(each_minute(6, started=others))
+    assert found == [[], [], *[[("run-overdue", "often")]] * 4]
+
+
+def test_it_is_over_with_the_next_run_that_is_created():
+    found = in_turn(each_minute(6, started=[started(4)]))
+    assert found == [[], [], *[[("not-scheduling", "scheduler")]] * 2, [], []]
+
+
+def test_what_the_next_run_waits_for_on_purpose_is_not_late_nor_is_it_when_that_ends():
+    busy = Run("often", "long", "running", NOW - 900, NOW - 900, NOW - 900, NOW + 900)
+    looks = [
+        {
+            **changed,
+            "runs": (busy,) if minute < 6 else (),
+            "dags": tuple(replace(dag, max_active_runs=1) for dag in changed["dags"]),
+        }
+        for minute, changed in enumerate(each_minute(7))
+    ]
+    assert in_turn(looks) == [[]] * 7
+
+
+def test_a_schedule_that_was_changed_leaves_nothing_that_is_late():
+    later = {"dags": (Dag("often", NOW + 295, NOW),), "started": ()}
+    assert in_turn([*each_minute(2), *[later] * 5]) == [[]] * 7
+
+
+def test_a_moved_run_is_not_judged_where_starts_could_not_be_read():
+    gap = Gap("runs that have started", "500")
+    found = in_turn(each_minute(6, gaps=(gap,)))
+    assert found == [[("not-shown", "runs that have started")]] * 6

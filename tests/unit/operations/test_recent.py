@@ -7,6 +7,8 @@ import pytest
 from airflow_resilient.operations.recent import KEPT_SECONDS, MAX_KEPT, Recent, Times
 from airflow_resilient.operations.snapshot import Requeue, Run, Snapshot, Waiting
 
+pytestmark = pytest.mark.pure
+
 NOW = 1_793_622_600.0
 
 
