@@ -60,7 +60,6 @@ OPTIONS_NOT_ON_3 = {
     "[scheduler] dag_stale_not_seen_duration",
     "[scheduler] parsing_processes",
     "[scheduler] stale_dag_threshold",
-    "[scheduler] scheduler_zombie_task_threshold",
 }
 OPTIONS_NOT_ON_2 = {
     "[triggerer] capacity",
