@@ -30,6 +30,7 @@ SERVICES = (
 OPERATIONS = (
     "check",
     "export",
+    "unstick",
     "orphans",
     "explain",
 )

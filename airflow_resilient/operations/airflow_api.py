@@ -1,12 +1,11 @@
 """A client of Airflow's REST API for the commands: v2 (Airflow 3) and v1 (2.11).
 
-It uses httpx, on which Airflow 2.11, every 3.x and the Task SDK depend (the Task SDK does not need requests).
-httpx is imported at the first request.
+`transport` sends the requests: over HTTP with httpx, on which Airflow 2.11, every 3.x and the Task SDK depend
+(the Task SDK does not need requests), or through AWS to an environment of Amazon MWAA.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import time
@@ -17,11 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ..core.retry import MAX_ATTEMPTS, Runtime, retry_transient
-from ..core.text import error_text, redact
-from .task_instances import AirflowApiError, Instance, tells_of_jobs
+from ..core.text import redact
+from . import mwaa
+from .task_instances import AirflowApiError, Instance, UnclearError, tells_of_jobs
+from .transport import Answer, HttpTransport, NoAnswer, Transport
 
 if TYPE_CHECKING:
-    import httpx
+    import pendulum
 
 T = TypeVar("T")
 
@@ -38,6 +39,11 @@ _FIRST_RELEASE = datetime(2015, 1, 1, tzinfo=timezone.utc).timestamp()
 
 _TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
 _OK, _UNAUTHORIZED, _DENIED, _NOT_FOUND = 200, 401, 403, 404
+_REFUSALS = frozenset(range(400, 500)) - {408}
+"""Statuses that say that nothing was changed; 408 comes from what is before Airflow, which may go on."""
+
+LOGIN_HINT = "set AIRFLOW_API_TOKEN, or AIRFLOW_API_USER and AIRFLOW_API_PASSWORD, to a login that works"
+"""What to do when a login with a token, or with user and password, is refused."""
 
 _TOKEN_PATH = "/auth/token"  # noqa: S105 - a path
 
@@ -59,17 +65,25 @@ class _TransientApiError(AirflowApiError):
 class AirflowApi:
     """The REST API of one Airflow.
 
-    :param url: the URL of its UI, without ``/api``.
-    :param token: sent as ``Authorization: Bearer``.
+    :param url: the URL of its UI, without ``/api``; ``mwaa://NAME`` or ``mwaa://NAME?region=eu-west-1`` for
+        an environment of Amazon MWAA, which is asked through AWS (``airflow:InvokeRestApi``), with AWS's
+        credentials and without any other login.
+    :param auth: an ``httpx.Auth``, or whatever httpx accepts as ``auth=``: it adds the login to every
+        request, and renews it. Nothing is exchanged at ``/auth/token`` then.
+    :param token: sent as ``Authorization: Bearer``, with every request.
     :param user: with `password`, where no token is given: exchanged for a token at ``/auth/token`` on Airflow
         3, sent with each request on 2.11 (basic authentication, which must be enabled in ``[api]
         auth_backends``). Without either, Airflow must not require a login.
     :param verify: whether, or with which CA bundle, its certificate is verified.
     :param timeout: seconds for one response.
     :param attempts: how often a request is sent at most while errors are transient; by default for a minute.
+    :param region_name: of the environment of Amazon MWAA, where the URL names none (default: boto3's).
+    :param aws_conn_id: Airflow connection for Amazon MWAA, where the URL names none (``?aws_conn_id=``);
+        ``None`` for boto3's own credentials.
     :param runtime: clock, sleep, random numbers and log.
-    :raises AirflowApiError: the URL is not valid.
+    :raises AirflowApiError: the URL is not valid, or there is more than one login.
 
+    :ivar url: without a login; two environments have different ones.
     :ivar requests: how many requests have been sent.
     :ivar first_version: the version of the API server that answered when the connection was made.
     :ivar clock_ahead: seconds by which the clock of what answered last is ahead of ours, to a second.
@@ -77,35 +91,81 @@ class AirflowApi:
     Every method raises `AirflowApiError` when Airflow does not give a usable response.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all are keyword-only
         self,
         url: str,
         *,
+        auth: Any = None,
         token: str | None = None,
         user: str | None = None,
         password: str | None = None,
         verify: bool | str = True,
         timeout: float = 60.0,
         attempts: int = MAX_ATTEMPTS,
+        region_name: str | None = None,
+        aws_conn_id: str | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         self.url, own_user, own_password = split_url(url)
-        self._token = token
+        self._auth, self._token, self._attempts = auth, token, attempts
         self._login = (user, password or "") if user else (own_user, password or own_password)
-        self._verify, self._timeout, self._attempts = verify, timeout, attempts
+        logins = [name for name, given in (("token", token), ("user", user or password)) if given]
+        self._transport: Transport
+        self._http: HttpTransport | None = None
+        if mwaa.is_mwaa(url):
+            if logins or auth is not None:
+                raise AirflowApiError(
+                    f"{self.url} takes AWS's credentials alone: leave out {' and '.join(logins or ['auth'])}"
+                )
+            at = mwaa.read_url(url).filled(region=region_name, aws_conn_id=aws_conn_id)
+            self.url = str(at)
+            self._transport = mwaa.MwaaTransport(at, verify=verify, timeout=timeout)
+        else:
+            if auth is not None and (logins or own_user):
+                raise AirflowApiError(
+                    f"{self.url} gets two logins: give auth, or {' or '.join(logins or ['user'])}"
+                )
+            self._transport = self._http = HttpTransport(self.url, auth=auth, verify=verify, timeout=timeout)
+            self._http.use(token=token, auth=auth)
         self.requests = 0
         self.first_version = ""
         self.clock_ahead: float | None = None
         self._runtime = runtime or Runtime(time.time, time.sleep, random.random)
-        self._client: httpx.Client | None = None
         self._api = ""
         self._retries: dict[tuple[str, str], int | None] = {}
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""
-        if self._client is not None:
-            self._client.close()
-        self._client, self._api = None, ""
+        self._transport.close()
+        self._api = ""
+
+    @property
+    def login_hint(self) -> str:
+        """What to do when the login is refused."""
+        if self._http is None:
+            role = mwaa.read_url(self.url).role
+            return f"allow airflow:InvokeRestApi on {role}, or correct the credentials of AWS"
+        if self._auth is not None:
+            return "correct what auth= sends, or the permissions of its account"
+        return LOGIN_HINT
+
+    def one_value_each(self, query: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+        """The requests that together give what this query asks for.
+
+        It is one, unless a key has several values and cannot be sent twice: then it is one for each of them,
+        in their order. A row that changes between two of them comes twice, or not at all.
+        """
+        names = [name for name, _ in query]
+        several = {name for name in names if names.count(name) > 1}
+        if not several or not self._transport.one_value_each:
+            return [list(query)]
+        name = min(several, key=names.index)
+        rest = [each for each in query if each[0] != name]
+        return [
+            request
+            for value in dict.fromkeys(value for found, value in query if found == name)
+            for request in self.one_value_each([*rest, (name, value)])
+        ]
 
     # --- for the watch ---
 
@@ -133,6 +193,44 @@ class AirflowApi:
         """
         return self._rows(self.read(path, query), name)
 
+    def write(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a change, once: it is never repeated, unless the login has expired.
+
+        :param path: below ``/api/v1`` or ``/api/v2``, see `is_v2`; with its query.
+        :raises UnclearError: it was sent, and nothing says whether Airflow has made it: no response in time,
+            an error of the server, or a response that is not from Airflow's API.
+        :raises AirflowApiError: it was not made; `AirflowApiError.status` says how it was refused.
+        """
+        self._connect()
+        path = f"{self._api}{path}"
+        try:
+            answer = self._send(method, path, body=body, attempts=1)
+        except AirflowApiError as error:
+            raise UnclearError(str(error)) from None
+        try:
+            return self._read(method, path, answer, advice=self._advice_to_write)
+        except AirflowApiError as error:
+            if answer.status in _REFUSALS:
+                raise
+            unclear = UnclearError(str(error))
+            unclear.status = error.status
+            raise unclear from None
+
+    def run_state(self, instance: Instance) -> str | None:
+        """The state of its DAG run; ``None`` when the run does not exist any more."""
+        path = f"/dags/{_quoted(instance.dag_id)}/dagRuns/{_quoted(instance.run_id)}"
+        found = self._get(path, missing=True)
+        if found is not None and "state" not in found:
+            raise self._no_answer(path)
+        return None if found is None else str(found["state"])
+
+    def count(self, instance: Instance, states: Sequence[str]) -> int:
+        """How many task instances of its DAG run are in one of these states."""
+        run = f"/dags/{_quoted(instance.dag_id)}/dagRuns/{_quoted(instance.run_id)}"
+        query = [("limit", "1"), *(("state", state) for state in states)]
+        requests = self.one_value_each(query)
+        return sum(self.read_list(f"{run}/taskInstances", "task_instances", each)[1] for each in requests)
+
     @property
     def is_v2(self) -> bool:
         """Whether this is Airflow 3, after a login if one is needed."""
@@ -151,15 +249,17 @@ class AirflowApi:
 
         def page(begin: float, end: float | None) -> tuple[list[Mapping[str, Any]], int]:
             """The rows that changed last in that time, at most a page of them, and their total number."""
-            return self._page(begin, end, states)
+            return self._page(begin, end, wanted)
 
         def all_pages(begin: float, end: float | None) -> Iterator[Mapping[str, Any]]:
             """All rows that changed last in that time, which is too short to be divided."""
-            return self._all_pages(begin, end, states)
+            return self._all_pages(begin, end, wanted)
 
         begin = max(changed_since, _FIRST_RELEASE)
-        rows = in_slices(page, begin, self._runtime.now, all_pages, until=changed_until)
-        yield from map(_instance, rows)
+        for query in self.one_value_each([("state", state) for state in states]):
+            wanted = [state for _, state in query]
+            rows = in_slices(page, begin, self._runtime.now, all_pages, until=changed_until)
+            yield from map(_instance, rows)
 
     def current(self, instance: Instance) -> Instance | None:
         """See `task_instances.Airflow.current`."""
@@ -222,16 +322,18 @@ class AirflowApi:
         ``airflow/api_connexion/security.py`` (2.11) and ``airflow/api_fastapi/core_api/security.py`` (3.x).
         """
         self._connect()
-        path = f"{self._api}/dags/airflow_resilient_no_such_dag_{uuid.uuid4().hex}"
+        path = f"{self._api}/dags/airflow_resilient_{uuid.uuid4().hex}"  # which does not exist
         status, body = self._look(path)
         if status == _DENIED:
             return (
                 f"{self.url} does not show every DAG to this account, and the task instance may be one of "
                 "those that it does not show: use an account that may read every DAG"
             )
-        manager, per_team = self._auth_manager()
+        manager, per_team = ("", False) if self._http is None else self._auth_manager()
         problem = ""
-        if status != _NOT_FOUND or not says_missing(self._api, body):
+        if self._http is None:
+            problem = "Amazon MWAA does not show its auth manager"
+        elif status != _NOT_FOUND or not says_missing(self._api, body):
             problem = f"its answer for a DAG that does not exist is {status}"
         elif manager not in (_FAB, _SIMPLE):
             problem = "its auth manager is neither Airflow's simple one nor that of the fab provider"
@@ -355,7 +457,7 @@ class AirflowApi:
         self._connect()
         path = f"{self._api}{path}"
         response = self._send("GET", path, query)
-        if missing and response.status_code == _NOT_FOUND and says_missing(self._api, _json_of(response)):
+        if missing and response.status == _NOT_FOUND and says_missing(self._api, response.body):
             return None
         return self._read("GET", path, response)
 
@@ -363,14 +465,14 @@ class AirflowApi:
         """Find out the version of the API, and log in."""
         if self._api:
             return
-        import httpx
-
-        if self._client is None:
-            self._client = httpx.Client(verify=self._verify, timeout=self._timeout, follow_redirects=False)
+        if self._transport.routes:
+            self.first_version = self._version_behind()
+            self._api = "/api/v1" if self.first_version.startswith("2.") else "/api/v2"
+            return
         for api in ("/api/v2", "/api/v1"):
             # Fewer attempts, because the URL may be wrong.
             response = self._send("GET", f"{api}/version", attempts=3)
-            if response.status_code == _NOT_FOUND:
+            if response.status == _NOT_FOUND:
                 continue
             about = self._read("GET", f"{api}/version", response)
             if "version" not in about:
@@ -384,23 +486,36 @@ class AirflowApi:
             )
         self._log_in()
 
+    def _version_behind(self) -> str:
+        """The version of an Airflow whose transport chooses the version of the API."""
+        path = "/api/v2/version"  # either
+        response = self._send("GET", path, attempts=3)
+        if response.status == _UNAUTHORIZED:
+            self._read("GET", path, response)
+        about = response.body if response.good and isinstance(response.body, dict) else {}
+        version = str(about.get("version") or "") or self._again(self._transport.version, attempts=3)
+        if not re.match(r"\d+\.\d", version):
+            raise AirflowApiError(f"the version of {self.url} is not known: its answer is {response.status}")
+        return version
+
     def _log_in(self) -> None:
         """Add the credentials to all further requests.
 
         Source: ``/auth/token`` of the simple and of the FAB auth manager (3.x); the simple one issues a token
         without credentials where every user is an admin (``[core] simple_auth_manager_all_admins``).
         """
-        assert self._client is not None  # noqa: S101 - created by _connect
+        if self._http is None or self._auth is not None or self._token is not None:
+            return
         user, password = self._login
-        if self._token is None and self._api == "/api/v2":
-            self._client.headers.pop("Authorization", None)
+        if self._api == "/api/v2":
+            self._http.use()
             body = {"username": user, "password": password} if user else None
             try:
                 method = "POST" if body else "GET"
                 answer = self._read(method, _TOKEN_PATH, self._send(method, _TOKEN_PATH, body=body))
                 if "access_token" not in answer:
                     raise self._no_answer(_TOKEN_PATH)
-                self._client.headers["Authorization"] = f"Bearer {answer['access_token']}"
+                self._http.use(token=str(answer["access_token"]))
             except AirflowApiError as error:
                 if user:
                     raise
@@ -408,17 +523,13 @@ class AirflowApi:
                 refused = AirflowApiError(text)
                 refused.status = error.status
                 raise refused from None
-        elif self._token is not None:
-            self._client.headers["Authorization"] = f"Bearer {self._token}"
         elif user:
-            import httpx
-
-            self._client.auth = httpx.BasicAuth(user, password)
+            self._http.use(auth=(user, password))
 
     def _look(self, path: str, query: Sequence[tuple[str, str]] = ()) -> tuple[int, Any]:
         """The status of a response, whatever it is, and its JSON; ``None`` if it is none."""
-        response = self._send("GET", path, query)
-        return response.status_code, _json_of(response)
+        answer = self._send("GET", path, query)
+        return answer.status, answer.body
 
     def _send(
         self,
@@ -428,61 +539,87 @@ class AirflowApi:
         *,
         body: Mapping[str, Any] | None = None,
         attempts: int | None = None,
-    ) -> httpx.Response:
+    ) -> Answer:
         """Send one request, retry it after transient errors, and log in again when the token has expired."""
-        import httpx
 
-        renewed = False
+        def send() -> Answer:
+            answer = self._transport.send(method, path, query, body)
+            if answer.sent is not None:
+                self.clock_ahead = answer.sent - self._runtime.now()
+            if answer.status in _TRANSIENT_STATUSES:
+                raise NoAnswer(f"{answer.status} {self._detail(path, answer)}")
+            return answer
 
-        def send() -> httpx.Response:
-            assert self._client is not None  # noqa: S101 - created by _connect
+        answer = self._again(send, attempts)
+        own = self._auth is None and self._token is None and self._http is not None
+        if answer.status == _UNAUTHORIZED and self._api and own and path != _TOKEN_PATH:
+            self._log_in()
+            answer = self._again(send, attempts)
+        return answer
+
+    def _again(self, send: Callable[[], T], attempts: int | None = None) -> T:
+        """Send, and count, and send again after transient errors."""
+
+        def counted() -> T:
             self.requests += 1
             try:
-                response = self._client.request(method, f"{self.url}{path}", params=list(query), json=body)
-            except httpx.TransportError as error:
-                raise _TransientApiError(error_text(error)) from None
-            if (sent := _sent_at(response)) is not None:
-                self.clock_ahead = sent - self._runtime.now()
-            if response.status_code in _TRANSIENT_STATUSES:
-                raise _TransientApiError(f"{response.status_code} {self._detail(path, response)}")
-            return response
+                return send()
+            except NoAnswer as error:
+                raise _TransientApiError(str(error)) from None
 
-        while True:
-            try:
-                response = retry_transient(
-                    send, _is_transient, self._runtime, min(attempts or self._attempts, self._attempts)
-                )
-            except _TransientApiError as error:
-                raise AirflowApiError(f"{self.url} does not respond: {error}") from None
-            except httpx.InvalidURL as error:
-                raise AirflowApiError(f"invalid Airflow URL {self.url!r}: {error}") from None
-            expires = self._token is None and path != _TOKEN_PATH
-            if response.status_code == _UNAUTHORIZED and self._api and expires and not renewed:
-                renewed = True
-                self._log_in()
-                continue
-            return response
+        try:
+            most = min(attempts or self._attempts, self._attempts)
+            return retry_transient(counted, _is_transient, self._runtime, most)
+        except _TransientApiError as error:
+            raise AirflowApiError(f"{self.url} does not respond: {error}") from None
 
-    def _read(self, method: str, path: str, response: httpx.Response) -> dict[str, Any]:
-        """The JSON of a response.
+    def _read(
+        self, method: str, path: str, answer: Answer, advice: Callable[[int], str] | None = None
+    ) -> dict[str, Any]:
+        """The JSON of an answer.
 
+        :param advice: what to do about a status; by default, for reading.
         :raises AirflowApiError: it is an error, or not from Airflow's API.
         """
-        found = _json_of(response)
-        if not response.is_success or found is None:
-            status = response.status_code
-            message = f"{status} {self._detail(path, response)}{_advice(status)}"
+        found, status = answer.body, answer.status
+        if not answer.good or found is None:
+            message = f"{status} {self._detail(path, answer)}{(advice or self._advice)(status)}"
             refused = AirflowApiError(f"{self.url} responded to {method} {path} with {message}")
             refused.status = status
             raise refused
         return found if isinstance(found, dict) else {"value": found}
 
-    def _detail(self, path: str, response: httpx.Response) -> str:
-        """The error message of a response, without what it repeats of the request."""
+    def _detail(self, path: str, answer: Answer) -> str:
+        """The error message of an answer, without what it repeats of the request."""
         if path == _TOKEN_PATH:
-            return response.reason_phrase
-        text = detail_of(_json_of(response))[:_MAX_DETAIL_CHARS]
-        return f"({redact(text, (self._token, self._login[1]))})" if text else response.reason_phrase
+            return answer.reason
+        text = detail_of(answer.body)[:_MAX_DETAIL_CHARS]
+        return f"({redact(text, (self._token, self._login[1]))})" if text else answer.reason
+
+    def _advice_to_write(self, status: int) -> str:
+        """What to do about a status of a change.
+
+        Source: ``requires_access_dag`` at the endpoints of task instances and of DAG runs (2.11, 3.3);
+        ``USER_PERMISSIONS`` in ``security_manager/override.py`` of the fab provider; ``is_authorized_dag`` of
+        ``SimpleAuthManager``.
+        """
+        if status == _DENIED:
+            return (
+                ": the account needs the permission to edit task instances and DAG runs of this DAG, which "
+                "the role User has"
+            )
+        return self._advice(status)
+
+    def _advice(self, status: int) -> str:
+        if status == _UNAUTHORIZED and (self._http is None or self._auth is not None):
+            return f": {self.login_hint}"
+        if status == _UNAUTHORIZED:
+            return ": pass a valid token, or user and password"
+        if status == _DENIED:
+            return (
+                ": the account must be able to read runs, task instances, tasks, XComs and pools of every DAG"
+            )
+        return ""
 
 
 def split_url(url: str) -> tuple[str, str | None, str]:
@@ -491,8 +628,12 @@ def split_url(url: str) -> tuple[str, str | None, str]:
     >>> split_url("https://me:p%40ss@airflow.example.com:8443/prod/")
     ('https://airflow.example.com:8443/prod', 'me', 'p@ss')
 
+    That of an environment of Amazon MWAA keeps its region: see `mwaa.read_url`.
+
     :raises AirflowApiError: it is not the URL of an Airflow. The message does not show user and password.
     """
+    if mwaa.is_mwaa(url):
+        return str(mwaa.read_url(url)), None, ""
     shown = url.rpartition("@")[2]
     try:
         parts = urlsplit(url)
@@ -502,7 +643,8 @@ def split_url(url: str) -> tuple[str, str | None, str]:
     if not host or not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
         encoded = "; percent-encode user and password in it" if shown != url else ""
         raise AirflowApiError(
-            f"invalid Airflow URL {shown!r}: write scheme and host, such as https://airflow.example.com{encoded}"
+            f"invalid Airflow URL {shown!r}: write scheme and host, such as https://airflow.example.com, or "
+            f"mwaa:// and the name of an environment{encoded}"
         )
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
     return urlunsplit(bare).rstrip("/"), None if user is None else unquote(user), unquote(password or "")
@@ -612,24 +754,6 @@ def seconds(moment: str | None) -> float | None:
     return cast("pendulum.DateTime", pendulum.parse(moment)).timestamp()
 
 
-def _sent_at(response: httpx.Response) -> float | None:
-    """When a response was sent, in seconds since 1970; ``None`` where it does not say so."""
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return parsedate_to_datetime(response.headers["Date"]).timestamp()
-    except (KeyError, ValueError):
-        return None
-
-
-def _json_of(response: httpx.Response) -> Any:
-    """The JSON of a response; ``None`` if it is none, as from a proxy or Airflow's UI."""
-    try:
-        return response.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return None
-
-
 def says_missing(api: str, body: Any) -> bool:
     """Whether the body of a 404 is Airflow's for something that does not exist.
 
@@ -679,18 +803,12 @@ def _problem(found: Any) -> str:
     return " ".join(found.split()) if isinstance(found, str) else ""
 
 
-def _advice(status: int) -> str:
-    if status == _UNAUTHORIZED:
-        return ": pass a valid token, or user and password"
-    if status == _DENIED:
-        return ": the account must be able to read runs, task instances, tasks, XComs and pools of every DAG"
-    return ""
-
-
 def api_of_connection(conn_id: str) -> AirflowApi:
     """The REST API for an Airflow connection.
 
     The connection's host is the URL, or a host name with ``http`` or ``https`` as schema, and the port.
+    ``mwaa://NAME?region=eu-west-1&aws_conn_id=ID`` is the URL of an environment of Amazon MWAA; such a
+    connection has neither login nor password, and without ``aws_conn_id`` boto3's own credentials count.
     """
     from airflow.providers.common.compat.sdk import BaseHook
 

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +120,17 @@ def limits_of(options: argparse.Namespace) -> Limits:
     return replace(limits, **dict(options.limit))
 
 
+def progress_on() -> Callable[[str], object]:
+    """Says on a terminal what is read next, when that takes long."""
+    began = time.monotonic()
+
+    def progress(part: str) -> None:
+        if sys.stderr.isatty() and time.monotonic() - began > _QUIET_SECONDS:
+            sys.stderr.write(f"reading {part} …\n")
+
+    return progress
+
+
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory",
@@ -142,17 +153,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> tuple[str, ExitCode]:
     limits = limits_of(options)
-    began = time.monotonic()
-
-    def progress(part: str) -> None:
-        if sys.stderr.isatty() and time.monotonic() - began > _QUIET_SECONDS:
-            sys.stderr.write(f"reading {part} …\n")
 
     def warn(text: str) -> None:
         sys.stderr.write(f"airflow-resilient: {text}\n")
 
     with contextlib.closing(api_of(options, timeout=ANSWER_SECONDS, attempts=ATTEMPTS)) as api:
-        examined = examine(api, limits, options.memory, progress=progress)
+        examined = examine(api, limits, options.memory, progress=progress_on())
     snapshot, findings = examined.snapshot, examined.findings
     code = exit_code_of(findings)
     lines = "\n".join(format_findings(snapshot, findings, time.time()))

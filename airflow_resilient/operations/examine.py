@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import first_seen
 from .first_seen import FirstSeen, MemoryOfAnother, MemoryProblem
-from .health import Finding, diagnose, memory_lost
+from .health import Diagnosis, Finding, diagnosis, memory_lost
 from .snapshot import Snapshot, look
 
 if TYPE_CHECKING:
@@ -25,11 +25,13 @@ class Examined:
 
     :param findings: the most urgent ones first.
     :param seen: what was seen until now.
+    :param diagnosis: what is behind the findings.
     """
 
     snapshot: Snapshot
     findings: tuple[Finding, ...]
     seen: FirstSeen
+    diagnosis: Diagnosis
 
 
 def examine(
@@ -50,6 +52,24 @@ def examine(
     :param progress: called with what is read next.
     :raises AirflowApiError: another look uses this memory now.
     """
+    with examined(
+        api, limits, memory, seen=seen, ended_since=ended_since, progress=progress, now=now
+    ) as made:
+        return made
+
+
+@contextlib.contextmanager
+def examined(
+    api: AirflowApi,
+    limits: Limits,
+    memory: Path | None,
+    *,
+    seen: FirstSeen | None = None,
+    ended_since: float | None = None,
+    progress: Callable[[str], object] = str,
+    now: Callable[[], float] = time.time,
+) -> Iterator[Examined]:
+    """Do what `examine` does, and hold the memory meanwhile."""
     seen, problems = seen or FirstSeen(), []
     with contextlib.ExitStack() as stack:
         if memory is not None:
@@ -70,11 +90,11 @@ def examine(
             progress=progress,
             now=now,
         )
-        findings, seen = diagnose(snapshot, seen, limits, now())
+        found = diagnosis(snapshot, seen, limits, now())
         if memory is not None:
             try:
-                first_seen.save(memory, seen)
+                first_seen.save(memory, found.seen)
             except MemoryProblem as problem:
                 problems.append(str(problem))
-    lost = (memory_lost(problem, snapshot.taken) for problem in problems[:1])
-    return Examined(snapshot, (*findings, *lost), seen)
+        lost = (memory_lost(problem, snapshot.taken) for problem in problems[:1])
+        yield Examined(snapshot, (*found.findings, *lost), found.seen, found)

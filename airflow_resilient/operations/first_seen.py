@@ -268,12 +268,20 @@ def save(path: Path, seen: FirstSeen) -> None:
 
     :raises MemoryProblem: it cannot be written.
     """
+    replace_file(path, {"format": FORMAT, **asdict(seen)})
+
+
+def replace_file(path: Path, found: Any) -> None:
+    """Replace a file of JSON as a whole, and on the disk.
+
+    :raises MemoryProblem: it cannot be written.
+    """
     try:
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
             try:
-                json.dump({"format": FORMAT, **asdict(seen)}, file)
+                json.dump(found, file)
                 file.flush()
                 os.fsync(file.fileno())
                 os.replace(file.name, path)  # noqa: PTH105 - both are names here

@@ -17,9 +17,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ..core.needs import EXECUTOR_LEG, QUEUE_LEG, TRIGGERER_LEG
+from .mwaa import describe_command, is_mwaa, step_there
 from .report import counted, moment, some, span
 from .snapshot import Waiting
-from .why_waiting import WaitingFacts, Why, explain, why_waiting
+from .why_waiting import Late, WaitingFacts, Why, explain, why_waiting
 
 if TYPE_CHECKING:
     from .first_seen import FirstSeen
@@ -111,18 +112,52 @@ class Finding:
 def diagnose(
     snapshot: Snapshot, seen: FirstSeen, limits: Limits, now: float
 ) -> tuple[list[Finding], FirstSeen]:
-    """Say what is wrong.
+    """Say what is wrong; see `diagnosis`.
+
+    :return: the findings, the most urgent ones first, and what to give to the next call.
+    """
+    made = diagnosis(snapshot, seen, limits, now)
+    return made.findings, made.seen
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong, and what is behind it.
+
+    :param findings: the most urgent ones first.
+    :param seen: what to give to the next call.
+    :param late: every task instance that has waited too long; empty where nothing is scheduled at all.
+    :param facts: by which `late` was judged.
+    :param scheduled: a scheduler is known to be alive, and is not known to stand still.
+    """
+
+    findings: list[Finding]
+    seen: FirstSeen
+    late: tuple[Late, ...]
+    facts: WaitingFacts
+    scheduled: bool
+
+
+def diagnosis(snapshot: Snapshot, seen: FirstSeen, limits: Limits, now: float) -> Diagnosis:
+    """Say what is wrong, and what is behind it. Times in it are by our clock.
 
     :param seen: what earlier looks saw; an empty one, if there were none.
     :param now: in seconds since 1970.
-    :return: the findings, the most urgent ones first, and what to give to the next call.
     """
     ahead = snapshot.clock_ahead or 0.0
     look = _Look(in_our_time(snapshot, ahead) if abs(ahead) > limits.clock else snapshot, seen, limits, now)
     found = list(look.findings())
+    if is_mwaa(snapshot.url):
+        found = [replace(each, next_step=step_there(each.next_step, snapshot.url)) for each in found]
     found.sort(key=lambda each: (list(Severity).index(each.severity), each.since or now, each.key))
     alive = {kind: len(each) for kind, each in look.alive().items()} if snapshot.peers is not None else {}
-    return found, seen.after(look.snapshot, look.marks, alive, now, look.owed)
+    return Diagnosis(
+        found,
+        seen.after(look.snapshot, look.marks, alive, now, look.owed),
+        tuple(look.late),
+        look.facts(),
+        scheduled=look.beats(_SCHEDULER) and not any(each.kind is Kind.NOT_SCHEDULING for each in found),
+    )
 
 
 def in_our_time(snapshot: Snapshot, ahead: float) -> Snapshot:
@@ -150,7 +185,7 @@ def in_our_time(snapshot: Snapshot, ahead: float) -> Snapshot:
         overall=shifted(snapshot.overall, "heartbeat"),
         peers=shifted(snapshot.peers, "heartbeat"),
         waiting=shifted(snapshot.waiting, "since", "queued"),
-        running=shifted(snapshot.running, "since"),
+        running=shifted(snapshot.running, "since", "queued"),
         deferred=shifted(snapshot.deferred, "since"),
         runs=shifted(snapshot.runs, "due", "queued", "started", "decided"),
         started=shifted(snapshot.started, "due", "queued", "started", "decided"),
@@ -188,6 +223,7 @@ class _Look:
     """One diagnosis: facts that several rules need.
 
     :ivar marks: keys of what was seen now, for the memory.
+    :ivar late: what has waited too long.
     """
 
     snapshot: Snapshot
@@ -195,6 +231,7 @@ class _Look:
     limits: Limits
     now: float
     marks: set[str] = field(default_factory=set)
+    late: list[Late] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         look = self.snapshot
@@ -272,8 +309,8 @@ class _Look:
                 severity,
                 since,
                 look.silent,
-                "the token has expired, or the account may not read this",
-                "set AIRFLOW_API_TOKEN, or AIRFLOW_API_USER and AIRFLOW_API_PASSWORD, to a login that works",
+                "the token or the credentials have expired, or the account may not read this",
+                look.login_hint,
                 key,
             )
         return Finding(
@@ -283,7 +320,9 @@ class _Look:
             since,
             look.silent,
             "the API server is down, or something between it and here is",
-            f"curl --max-time 10 --head {shlex.quote(look.url)}",
+            describe_command(look.url)
+            if is_mwaa(look.url)
+            else f"curl --max-time 10 --head {shlex.quote(look.url)}",
             key,
         )
 
@@ -346,6 +385,11 @@ class _Look:
             age = self.now - each.heartbeat
             if age > self.limits.heartbeat:
                 yield each.kind, each.heartbeat, f"the latest heartbeat of a {title} is {span(age)} old"
+
+    def beats(self, kind: str) -> bool:
+        """Whether the latest heartbeat of a kind of component is known, and fresh."""
+        latest = [each.heartbeat for each in self.snapshot.overall or () if each.kind == kind]
+        return any(each is not None and self.now - each <= self.limits.heartbeat for each in latest)
 
     def _heartbeats(self) -> Iterator[Finding]:
         for kind, heartbeat, evidence in self._lost_components():
@@ -564,20 +608,25 @@ class _Look:
     # --- task instances ---
 
     def _waiting(self) -> Iterator[Finding]:
-        late: dict[tuple[Why, str], list[tuple[float, Waiting]]] = defaultdict(list)
-        facts = self._facts()
+        facts = self.facts()
+        self.late = list(self._too_long(facts))
+        groups: dict[tuple[Why, str], list[Late]] = defaultdict(list)
+        for each in self.late:
+            groups[each.why, each.subject].append(each)
+        for found in groups.values():
+            yield self._late(found, facts)
+        known = {subject for why, subject in groups if why is Why.DAG_PAUSED}
+        yield from self._frozen(known)
+
+    def _too_long(self, facts: WaitingFacts) -> Iterator[Late]:
+        """What waits too long, and why: the only place where that is decided."""
         for each in self.snapshot.waiting or ():
             first = self.first(f"waiting/{each.key}")
             since = first if each.since is None else min(first, each.since)
             if self.now - since > self.limits.waiting_of(each.dag_id, self.dags.get(each.dag_id)):
                 why, subject = why_waiting(each, facts)
                 if not self._is_starting(each, why):
-                    late[why, subject].append((since, each))
-        for (why, subject), found in late.items():
-            found.sort(key=lambda pair: (pair[0], pair[1].key))
-            yield self._late(why, subject, found, facts)
-        known = {subject for why, subject in late if why is Why.DAG_PAUSED}
-        yield from self._frozen(known)
+                    yield Late(each, since, why, subject)
 
     def _is_starting(self, each: Waiting, why: Why) -> bool:
         """Whether nothing keeps it any more, for a short time only: it is about to be queued, or to start."""
@@ -616,10 +665,10 @@ class _Look:
                 f"waiting/{Why.DAG_PAUSED.value}/{dag_id}",
             )
 
-    def _late(
-        self, why: Why, subject: str, found: Sequence[tuple[float, Waiting]], facts: WaitingFacts
-    ) -> Finding:
-        since, oldest = found[0]
+    def _late(self, found: list[Late], facts: WaitingFacts) -> Finding:
+        """The finding of all that wait for the same cause."""
+        found.sort(key=lambda each: (each.since, each.waiting.key))
+        since, oldest, why, subject = found[0].since, found[0].waiting, found[0].why, found[0].subject
         count = counted(len(found), "task instance")
         cause, step = explain(why, subject, oldest, facts)
         return Finding(
@@ -628,14 +677,15 @@ class _Look:
             Severity.TICKET if why is Why.DAG_PAUSED else Severity.PAGE,  # somebody has paused it
             since,
             f"{count} {'has' if len(found) == 1 else 'have'} waited too long, the oldest for "
-            f"{span(self.now - since)} ({oldest.state}): {some(each.name for _, each in found)}",
+            f"{span(self.now - since)} ({oldest.state}): {some(each.waiting.name for each in found)}",
             cause,
             step,
             f"waiting/{why.value}/{subject}",
             len(found),
         )
 
-    def _facts(self) -> WaitingFacts:
+    def facts(self) -> WaitingFacts:
+        """What tells why a task instance waits."""
         look = self.snapshot
         complete = "task instances" not in self.partial and "running task instances" not in self.partial
         return WaitingFacts(
@@ -779,7 +829,7 @@ class _Look:
 
     def _why_late(self, late: Sequence[Leg], every: Sequence[Leg]) -> tuple[str, str]:
         """Cause and next step, by which legs are late."""
-        facts = self._facts()
+        facts = self.facts()
         if len(late) == len(every):  # they share a pool
             each = Waiting(late[0].dag_id, "", late[0].leg, pool=late[0].pool, state="scheduled")
             why, subject = why_waiting(each, facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -152,7 +153,10 @@ def add_airflow_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     airflow = parser.add_argument_group("Airflow", f"or the environment variables {_ENVIRONMENT}")
     airflow.add_argument(
-        "--airflow-url", metavar="URL", help="default: the base URL in Airflow's configuration here"
+        "--airflow-url",
+        metavar="URL",
+        help="such as https://airflow.example.com, or mwaa://NAME?region=eu-west-1 for an "
+        "environment of Amazon MWAA; default: the base URL in Airflow's configuration here",
     )
     seen = "other users of this machine can see it here: prefer the environment variable"
     airflow.add_argument("--token", metavar="TOKEN", help=f"for Airflow's REST API; {seen}")
@@ -170,7 +174,8 @@ def add_namespace_option(parser: argparse.ArgumentParser) -> None:
         "--namespace",
         metavar="TEXT",
         help="namespace of this Airflow's claims (default: [airflow_resilient] namespace in the "
-        "configuration here, else the base URL)",
+        "configuration here, else the base URL; of Amazon MWAA, the environment's configuration option "
+        "airflow_resilient.namespace)",
     )
 
 
@@ -181,9 +186,10 @@ def api_of(options: argparse.Namespace, **more: Any) -> AirflowApi:
     :raises AirflowApiError: the URL is not set, or it is not valid.
     """
     from .airflow_api import AirflowApi, split_url
+    from .mwaa import is_mwaa
     from .task_instances import AirflowApiError
 
-    url = options.airflow_url or os.environ.get("AIRFLOW_API_URL")
+    url = _url_of(options)
     if not url:
         from ..compat import base_url  # imports Airflow, which is not needed where the URL is given
 
@@ -191,10 +197,10 @@ def api_of(options: argparse.Namespace, **more: Any) -> AirflowApi:
     if not url:
         raise AirflowApiError(
             "Airflow URL not set: pass --airflow-url or set AIRFLOW_API_URL, such as "
-            "https://airflow.example.com"
+            "https://airflow.example.com, or to mwaa:// and the name of an environment of Amazon MWAA"
         )
     # A login on the command line, in the URL or beside it, goes before everything in the environment.
-    in_url = bool(options.airflow_url and split_url(url)[1])
+    in_url = bool(options.airflow_url and (is_mwaa(url) or split_url(url)[1]))
     given = options.user or options.password or in_url
 
     def environment(name: str, *, unless: Any) -> str | None:
@@ -205,16 +211,41 @@ def api_of(options: argparse.Namespace, **more: Any) -> AirflowApi:
         token=options.token or environment("TOKEN", unless=given),
         user=options.user or environment("USER", unless=in_url),
         password=options.password or environment("PASSWORD", unless=in_url and not options.user),
+        **_aws_of(options),
         **more,
     )
 
 
+def _url_of(options: argparse.Namespace) -> str | None:
+    return options.airflow_url or os.environ.get("AIRFLOW_API_URL")
+
+
+def _aws_of(options: argparse.Namespace) -> dict[str, Any]:
+    """``--region`` and ``--aws-conn-id``, where a command has them and they are given."""
+    access = access_of(options) if hasattr(options, "aws_conn_id") else {}
+    return {name: access[name] for name in ("region_name", "aws_conn_id") if name in access}
+
+
 def namespace_of(options: argparse.Namespace) -> str:
-    """The namespace of the claims; for an Airflow elsewhere its URL, which is its own default."""
+    """The namespace of the claims; for an Airflow elsewhere its URL, which is its own default.
+
+    An environment of Amazon MWAA has no base URL, so its default identifies nothing: its namespace is what
+    its configuration options say.
+
+    :raises AirflowApiError: it has none there, or they cannot be read.
+    """
     from ..deployment import namespace
     from .airflow_api import split_url
+    from .mwaa import MwaaTransport, is_mwaa, read_url
 
+    url = _url_of(options)
+    if options.namespace:
+        return str(options.namespace)
+    if url and is_mwaa(url):
+        aws = _aws_of(options)
+        at = read_url(url).filled(region=aws.get("region_name"), aws_conn_id=aws.get("aws_conn_id"))
+        with contextlib.closing(MwaaTransport(at)) as environment:
+            return environment.namespace()
     configured = namespace()
     elsewhere = not configured or "://localhost" in configured
-    url = options.airflow_url or os.environ.get("AIRFLOW_API_URL")
-    return options.namespace or (split_url(url)[0] if elsewhere and url else configured)
+    return split_url(url)[0] if elsewhere and url else configured

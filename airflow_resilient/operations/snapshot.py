@@ -1,8 +1,8 @@
 """One look at an Airflow over its REST API: what it does, what waits in it, and what is due.
 
-A look sends at most twelve requests, a login, one for each page of a hundred unpaused DAGs and for each
-canary, the further pages of what waits, is deferred for long, or runs, and a few about DAGs that are missing
-or have no next run.
+A look sends at most twelve requests and a login (through Amazon MWAA, four more and none), one for each page
+of a hundred unpaused DAGs and for each canary, the further pages of what waits, is deferred for long, or
+runs, and a few about DAGs that are late, are missing or have no next run.
 What cannot be asked is a `Gap`, never an empty list.
 
 A look is a value: `health.diagnose` decides what is wrong. Neither imports Airflow.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from ..core.needs import Canary, Needs, read_needs
-from .airflow_api import iso, seconds
+from .airflow_api import LOGIN_HINT, iso, seconds
 from .first_seen import FirstSeen
 from .task_instances import AirflowApiError
 
@@ -142,7 +142,7 @@ class Waiting:
 
     :param since: when Airflow says that this began: scheduled, queued, deferred or started; for one that has
         ended, when it began to wait.
-    :param queued: when it was queued the last time, for one that is queued, or that has ended.
+    :param queued: when it was queued the last time, for one that is queued, runs, or has ended.
     :param started: when it has started, for one that has ended.
     :param ended: when it has ended.
     :param triggerer: id of the job of its triggerer, for one that is deferred; ``None``: it has none.
@@ -253,6 +253,7 @@ class Snapshot:
     :param url: of the Airflow.
     :param silent: why there is nothing else: the API does not answer, or refuses the login.
     :param login_refused: it is the login.
+    :param login_hint: what to do then.
     :param version: of the API server that has answered.
     :param database: whether the metadata database works, as Airflow says.
     :param overall: components as ``/health`` tells them: the latest heartbeat of each kind.
@@ -276,6 +277,7 @@ class Snapshot:
     taken: float
     silent: str = ""
     login_refused: bool = False
+    login_hint: str = LOGIN_HINT
     version: str = ""
     clock_ahead: float | None = None
     database: bool | None = None
@@ -341,6 +343,7 @@ def look(
             began,
             silent=str(error),
             login_refused=error.status in (401, 403),
+            login_hint=api.login_hint,
             requests=api.requests - before,
             seconds=now() - began,
         )
@@ -464,7 +467,16 @@ class _Reader:
     def _pages(
         self, path: str, field_name: str, query: Sequence[tuple[str, str]] = ()
     ) -> list[Mapping[str, Any]]:
-        """All rows of a list, at most `MAX_PAGES` pages; the rest is a gap.
+        """All rows of a list, at most `MAX_PAGES` pages of each request for it; the rest is a gap."""
+        rows: dict[Any, Mapping[str, Any]] = {}
+        for each in self.api.one_value_each(query):
+            rows |= self._pages_of_one(path, field_name, each)
+        return list(rows.values())
+
+    def _pages_of_one(
+        self, path: str, field_name: str, query: Sequence[tuple[str, str]]
+    ) -> dict[Any, Mapping[str, Any]]:
+        """All rows by what identifies them.
 
         Airflow counts the rows and reads a page of them by two statements, and pages by offset shift when
         rows come and go: then all are read once more.
@@ -485,7 +497,7 @@ class _Reader:
                 break
         if len(rows) < total:
             self.gaps.append(Gap(self._part, f"there are {total}, of which {len(rows)} were read"))
-        return list(rows.values())
+        return rows
 
     def _first_pages(
         self, path: str, field_name: str, query: Sequence[tuple[str, str]]
@@ -758,7 +770,7 @@ def _waiting(row: Mapping[str, Any]) -> Waiting:
         int(row["pool_slots"] or 1),
         str(row["queue"] or ""),
         min(known, default=None),
-        seconds(row["queued_when"]) if row["state"] == "queued" or ended is not None else None,
+        seconds(row["queued_when"]) if row["state"] in ("queued", "running") or ended is not None else None,
         trigger.get("triggerer_id"),
         seconds(row["start_date"]) if ended is not None else None,
         ended,

@@ -44,6 +44,10 @@ class AirflowApiError(Exception):
     status: int | None = None
 
 
+class UnclearError(AirflowApiError):
+    """A change was sent, and nothing says whether Airflow has made it."""
+
+
 @dataclass(frozen=True)
 class Instance:
     """One observation of a task instance.

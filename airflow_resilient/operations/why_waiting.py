@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from .mwaa import command, is_mwaa
 from .report import counted, some
 
 if TYPE_CHECKING:
@@ -75,6 +76,32 @@ class WaitingFacts:
         )
 
 
+@dataclass(frozen=True)
+class Late:
+    """A task instance that has waited too long, and why.
+
+    :param since: in seconds since 1970, by our clock.
+    :param subject: what the cause is about: a pool, a DAG, a queue.
+    """
+
+    waiting: Waiting
+    since: float
+    why: Why
+    subject: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request to Airflow's REST API.
+
+    :param path: below ``/api/v1`` or ``/api/v2``.
+    """
+
+    method: str
+    path: str
+    body: Mapping[str, Any]
+
+
 def why_waiting(each: Waiting, facts: WaitingFacts) -> tuple[Why, str]:
     """Why a task instance waits, and what it is about: a pool, a DAG, a queue."""
     if each.key in facts.ended:
@@ -123,7 +150,8 @@ def explain(why: Why, subject: str, oldest: Waiting, facts: WaitingFacts) -> tup
     used = f"{pool.occupied} of {pool.total} slots are in use" if pool is not None else ""
     ghosts = facts.ghosts(subject)
     causes = {
-        Why.RUN_ENDED: f"its run has ended, and it still occupies slots of the pool {subject!r}",
+        Why.RUN_ENDED: "its run has ended"
+        + (f", and it still occupies slots of the pool {subject!r}" if oldest.state == "queued" else ""),
         Why.GHOSTS: f"the pool {subject!r} is full ({used}): {counted(len(ghosts), 'queued task instance')} "
         f"of runs that have ended occupy it: {some(each.name for each in ghosts)}",
         Why.DAG_PAUSED: "the DAG is paused, or deleted: its unfinished runs stand still",
@@ -171,6 +199,18 @@ _CLEARS = "Airflow then clears failed tasks downstream of it, and their run goes
 """Source: ``set_task_instance_state`` in ``airflow/models/dag.py`` (2.11) and of ``SerializedDAG`` (3.3)."""
 
 
+def others_first(each: Waiting, facts: WaitingFacts) -> bool | None:
+    """Whether what was queued earlier than this task instance, and runs, may still keep it from starting.
+
+    Not if nothing of its queue runs, or something that was queued later has started already: then the
+    executor has lost it, or left it out. ``None``: it is not known.
+    """
+    if facts.running is None or each.queued is None:
+        return None
+    running = [other for other in facts.running if other.queue == each.queue]
+    return bool(running) and not any((other.queued or 0.0) > each.queued for other in running)
+
+
 def _busy(queue: str, facts: WaitingFacts) -> str:
     """What else runs in the same queue."""
     count = sum(other.queue == queue for other in facts.running or ())
@@ -185,33 +225,68 @@ def slots_command(pool: str, slots: int, facts: WaitingFacts) -> str:
     Source: ``create_or_update_pool`` in ``airflow/models/pool.py`` sets everything (2.11, 3.3).
     """
     path = f"/pools/{quote(pool, safe='')}?update_mask=slots"
-    return _curl("PATCH", path, {"name": pool, "slots": slots}, facts)
+    return _curl(Request("PATCH", path, {"name": pool, "slots": slots}), facts)
 
 
 def clear_command(each: Waiting, facts: WaitingFacts) -> str:
-    """What clears this task instance in its run alone: ``airflow tasks clear`` would clear it in all runs.
+    """What clears this task instance in its run alone: ``airflow tasks clear`` would clear it in all runs."""
+    return _curl(clear_request(each, on_3=facts.on_3), facts)
+
+
+def clear_request(each: Waiting, *, on_3: bool, dry_run: bool = False) -> Request:
+    """What clears this task instance in its run alone, and leaves the state of the run as it is.
 
     On 2.11, all map indexes of a mapped task are cleared.
+
+    Source: ``post_clear_task_instances`` in ``airflow/api_connexion`` (2.11) and ``airflow/api_fastapi``
+    (3.3); ``reset_dag_runs`` would let a run that has ended meanwhile go on.
+
+    :param dry_run: Airflow lists what it would clear, and changes nothing.
     """
-    task: Any = each.task_id if each.map_index < 0 or not facts.on_3 else [each.task_id, each.map_index]
-    body = {"dry_run": False, "only_failed": False, "task_ids": [task], "dag_run_id": each.run_id}
-    return _curl("POST", f"/dags/{quote(each.dag_id, safe='')}/clearTaskInstances", body, facts)
+    task: Any = each.task_id if each.map_index < 0 or not on_3 else [each.task_id, each.map_index]
+    body = {
+        "dry_run": dry_run,
+        "only_failed": False,
+        "reset_dag_runs": False,
+        "task_ids": [task],
+        "dag_run_id": each.run_id,
+    }
+    return Request("POST", f"/dags/{quote(each.dag_id, safe='')}/clearTaskInstances", body)
 
 
 def mark_failed_command(each: Waiting, facts: WaitingFacts) -> str:
     """What marks this task instance as failed."""
-    parts = ["dags", each.dag_id, "dagRuns", each.run_id, "taskInstances", each.task_id]
-    parts += [] if each.map_index < 0 else [str(each.map_index)]
-    path = "".join(f"/{quote(part, safe='')}" for part in parts)
-    body = {"new_state": "failed"} if facts.on_3 else {"dry_run": False, "new_state": "failed"}
-    return _curl("PATCH", path, body, facts)
+    return _curl(mark_request(each, "failed", on_3=facts.on_3), facts)
 
 
-def _curl(method: str, path: str, body: Mapping[str, Any], facts: WaitingFacts) -> str:
-    url = f"{facts.url}/api/{'v2' if facts.on_3 else 'v1'}{path}"
+def mark_request(each: Waiting, state: str, *, on_3: bool) -> Request:
+    """What gives this task instance a state: ``success``, ``failed`` or ``skipped``."""
+    body = {"new_state": state} if on_3 else {"dry_run": False, "new_state": state}
+    return Request("PATCH", path_of(each), body)
+
+
+def path_of(each: Waiting, *more: str) -> str:
+    """The path of a task instance, and of what is below it."""
+    index = [] if each.map_index < 0 else [str(each.map_index)]
+    return _path("dags", each.dag_id, "dagRuns", each.run_id, "taskInstances", each.task_id, *index, *more)
+
+
+def run_path(each: Waiting, *more: str) -> str:
+    """The path of the run of a task instance, and of what is below it."""
+    return _path("dags", each.dag_id, "dagRuns", each.run_id, *more)
+
+
+def _path(*parts: str) -> str:
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
+
+
+def _curl(request: Request, facts: WaitingFacts) -> str:
+    if is_mwaa(facts.url):
+        return command(facts.url, request.method, request.path, request.body)
+    url = f"{facts.url}/api/{'v2' if facts.on_3 else 'v1'}{request.path}"
     login = '"Authorization: Bearer $AIRFLOW_API_TOKEN"' if facts.on_3 else ""
     who = f"-H {login}" if login else '-u "$AIRFLOW_API_USER:$AIRFLOW_API_PASSWORD"'
     return (
-        f"curl -X {method} {who} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))} "
-        f"{shlex.quote(url)}"
+        f"curl -X {request.method} {who} -H 'Content-Type: application/json' "
+        f"-d {shlex.quote(json.dumps(request.body))} {shlex.quote(url)}"
     )

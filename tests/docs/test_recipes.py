@@ -15,7 +15,8 @@ RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
 PAGES = sorted(page for page in RECIPES.glob("*.md") if page.stem != "index")
 FILES = sorted(path for path in RECIPES.glob("*.py") if "_" not in path.stem)
 MODULES = sorted(path for path in RECIPES.glob("*.py") if "_" in path.stem)  # what DAG files import
-WITHOUT_FILE = {"alert-whoever-is-on-call": "test_alerts_reach_on_call.py"}  # and the test that runs it
+# Pages about a command, without a DAG; their tests are in tests/unit and test_runbooks.py.
+ALONE = {"alert-whoever-is-on-call", "watch-amazon-mwaa"}
 PARTS = ["Situation", "Code", "What you will see", "Why it is safe", "What it does not cover"]
 
 
@@ -48,7 +49,7 @@ def test_recipe_has_the_five_parts_in_order(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=stem)
 def test_recipe_has_a_page_and_a_file(page):
-    assert page.with_suffix(".py").is_file() is (page.stem not in WITHOUT_FILE)
+    assert (page.stem in ALONE) is not page.with_suffix(".py").is_file()
 
 
 @pytest.mark.parametrize("path", [*FILES, *MODULES], ids=stem)
@@ -69,15 +70,10 @@ def test_every_recipe_stands_in_the_index():
     assert not [page.stem for page in PAGES if f"\n{page.stem}\n" not in index]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=stem)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in ALONE], ids=stem)
 def test_every_recipe_runs_in_a_system_test(page):
     """By a fixture of the page's name, see test_recipes_on_a_real_airflow.py, or by its file."""
-    system = Path(__file__).parents[1] / "system"
-    if test := WITHOUT_FILE.get(page.stem):
-        assert (system / test).is_file()
-        assert f"`tests/system/{test}`" in page.read_text()
-        return
-    tests = "".join(path.read_text() for path in system.rglob("test_*.py"))
+    tests = "".join(path.read_text() for path in (Path(__file__).parents[1] / "system").rglob("test_*.py"))
     name = page.stem.replace("-", "_")
     assert re.search(rf"^def {name}\(|fixture\(.*name=\"{name}\"|\b{page.stem}\.py\b", tests, re.MULTILINE)
 

@@ -180,6 +180,11 @@ def test_the_recipe_shows_files_and_metrics_that_exist():
     assert rule in rules("https://wiki.example.com/runbooks/")
 
 
+def test_the_recipe_names_the_test_that_runs_it():
+    (named,) = re.findall(r"`(tests/system/\w+\.py)`", RECIPE)
+    assert (DOCS.parent / named).is_file()
+
+
 def test_links_between_pages_lead_to_pages():
     linked = {name for _, page in TEXT for name in re.findall(r"\]\((\w+)\.md\)", page)}
     assert linked <= set(PAGES)

@@ -9,6 +9,17 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 
+class Query(dict):
+    """The query of a request: the last value of each name, and all of them.
+
+    :ivar pairs: names and values in their order.
+    """
+
+    def __init__(self, pairs):
+        super().__init__(pairs)
+        self.pairs = list(pairs)
+
+
 @pytest.fixture
 def serve():
     """Serve HTTP on loopback: ``serve(answer)`` returns the URL.
@@ -22,14 +33,14 @@ def serve():
                 def do_GET(self):
                     parts = urlsplit(self.path)
                     body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                    status, found = answer(self.command, parts.path, dict(parse_qsl(parts.query)), body)
+                    status, found = answer(self.command, parts.path, Query(parse_qsl(parts.query)), body)
                     data = (found if isinstance(found, str) else json.dumps(found)).encode()
                     self.send_response(status)
                     self.send_header("Content-Length", str(len(data)))
                     self.end_headers()
                     self.wfile.write(data)
 
-                do_POST = do_GET  # noqa: N815 - http.server's names
+                do_POST = do_PATCH = do_GET  # noqa: N815 - http.server's names
 
                 def log_message(self, *_):
                     pass

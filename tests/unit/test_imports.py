@@ -43,7 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "operators",
         "sensors",
     },
-    "operations": {"core", "compat", "errors", "parameters", "deployment", "registry"},
+    # aws: what an error of AWS means, and an Airflow connection's credentials, for Amazon MWAA.
+    "operations": {"core", "compat", "errors", "parameters", "deployment", "registry", "aws"},
     "scheduling": {"core.needs", "core.beat", "compat", "settings", "errors", "parameters"},
     "plugin": {"scheduling"},
     "provider_info": {"registry", "settings"},

@@ -184,6 +184,21 @@ def test_clear_cancels_the_job_that_still_runs_waits_for_its_end_and_starts_a_ne
     assert jobs.history[0].stop_reason == "superseded by a newer try of the same task instance"
 
 
+@pytest.mark.parametrize(("on_clear", "job"), [("restart", "job-2"), ("reattach", "job-1")])
+def test_a_retry_that_is_cleared_while_it_is_queued_leaves_one_job(jobs, on_clear, job):
+    """As `airflow-resilient unstick` does it: the try before has a job that runs."""
+    jobs.plan(seconds=None)
+    tries = TaskTries(operator(jobs, on_clear=on_clear))
+    tries.start()
+    tries.try_number += 1  # queued, and never started
+    tries.clear()
+    outcome = tries.start()
+    if on_clear == "reattach":
+        jobs.finish(jobs.history[0])
+    assert tries.finish(outcome) == job
+    assert jobs.overlaps() == []
+
+
 def test_clear_of_a_success_runs_it_again(jobs):
     tries = TaskTries(operator(jobs))
     assert tries.run() == "job-1"

@@ -6,7 +6,9 @@ import json
 import random
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -23,6 +25,8 @@ from airflow_resilient.operations.airflow_api import (
     seconds,
     split_url,
 )
+from airflow_resilient.operations.check import examine
+from airflow_resilient.operations.limits import Limits
 from airflow_resilient.operations.task_instances import AirflowApiError, Instance
 
 PAGE = 5
@@ -326,6 +330,164 @@ def test_a_secret_that_a_server_repeats_is_hidden(server):
         server.api(token="t0ken-of-mine").deferred_slots()
 
 
+# --- a login of the user's own --------------------------------------------------------------------
+
+
+class Renewed(httpx.Auth):
+    """A login that is another one with each request, as one that is renewed."""
+
+    def __init__(self):
+        self.sent = 0
+
+    def auth_flow(self, request):
+        self.sent += 1
+        request.headers["Authorization"] = f"Bearer t0ken-{self.sent}"
+        yield request
+
+
+class NoLonger(httpx.Auth):
+    def auth_flow(self, request):
+        raise LookupError("the key hunter2 is not valid")
+
+
+@pytest.fixture
+def guarded():
+    """Airflows of both versions behind a gateway that demands a login with every request: url, and logins."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        status = 200
+
+        def do_GET(self):
+            seen.append((self.path.partition("?")[0], self.headers.get("Authorization")))
+            status = self.status if self.headers.get("Authorization") else 401
+            found = {"version": "3.3.2", "pools": [], "total_entries": 0}
+            status = 404 if self.path.startswith("/api/v2") and self.path.startswith(self.gone) else status
+            data = json.dumps(found if status == 200 else {"detail": "Unauthorized"}).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_POST = do_GET  # noqa: N815 - http.server's names
+        gone = "nothing"
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_port}", seen, Handler
+        listening.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("gone", ["nothing", "/api/v2"], ids=["airflow-3", "airflow-2"])
+def test_a_login_of_ones_own_is_sent_with_every_request_and_nothing_is_exchanged(guarded, gone):
+    url, seen, handler = guarded
+    handler.gone = gone
+    AirflowApi(url, auth=Renewed()).deferred_slots()
+    assert "/auth/token" not in [path for path, _ in seen]
+    assert [login for _, login in seen] == [f"Bearer t0ken-{number + 1}" for number in range(len(seen))]
+
+
+@pytest.mark.parametrize(
+    ("auth", "login"),
+    [
+        pytest.param(("me", "pass"), "Basic bWU6cGFzcw==", id="user-and-password"),
+        pytest.param(
+            lambda request: (request.headers.update({"Authorization": "x"}), request)[1], "x", id="a-function"
+        ),
+    ],
+)
+def test_whatever_httpx_takes_as_a_login_is_one(guarded, auth, login):
+    url, seen, _ = guarded
+    AirflowApi(url, auth=auth).deferred_slots()
+    assert {sent for _, sent in seen} == {login}
+
+
+def test_a_token_is_sent_with_the_first_request_already(guarded):
+    url, seen, _ = guarded
+    AirflowApi(url, token="t0ken").deferred_slots()
+    assert {sent for _, sent in seen} == {"Bearer t0ken"}
+
+
+@pytest.mark.parametrize(
+    ("login", "words"),
+    [
+        pytest.param({"auth": Renewed()}, "correct what auth= sends", id="auth"),
+        pytest.param({"token": "expired-t0ken"}, "pass a valid token", id="a-token-that-has-expired"),
+    ],
+)
+def test_a_401_is_a_refused_login_and_is_not_renewed(guarded, login, words):
+    url, seen, handler = guarded
+    handler.status = 401
+    api = AirflowApi(url, **login)
+    with pytest.raises(AirflowApiError, match=f"401 .*: {words}") as caught:
+        api.version()
+    assert caught.value.status == 401
+    assert len(seen) == 1
+    assert "t0ken" not in str(caught.value)
+
+
+@pytest.mark.parametrize("login", [{"auth": Renewed()}, {"token": "t0ken"}], ids=["auth", "token"])
+def test_a_login_that_is_refused_later_is_not_renewed_either(guarded, login):
+    url, seen, handler = guarded
+    api = AirflowApi(url, **login)
+    api.version()
+    handler.status = 401
+    with pytest.raises(AirflowApiError, match="401"):
+        api.deferred_slots()
+    assert [path for path, _ in seen].count("/api/v2/pools") == 1
+
+
+@pytest.mark.parametrize(
+    ("login", "step"),
+    [
+        pytest.param({"auth": Renewed()}, "correct what auth= sends", id="auth"),
+        pytest.param({"token": "expired-t0ken"}, "set AIRFLOW_API_TOKEN", id="a-token-that-has-expired"),
+    ],
+)
+def test_the_watch_says_how_a_refused_login_is_corrected(guarded, login, step):
+    url, _, handler = guarded
+    handler.status = 401
+    findings = examine(AirflowApi(url, **login), Limits(), None)[1]
+    assert [each.kind.value for each in findings] == ["login-refused"]
+    assert findings[0].next_step.startswith(step)
+
+
+def test_a_login_that_cannot_be_made_is_said_without_its_secrets(guarded):
+    url, seen, _ = guarded
+    with pytest.raises(AirflowApiError, match=r"auth= raised LookupError$"):
+        AirflowApi(url, auth=NoLonger()).version()
+    assert not seen
+
+
+@pytest.mark.parametrize("auth", [object(), 3, "t0ken"])
+def test_what_is_no_login_is_refused_with_what_to_pass(guarded, auth):
+    with pytest.raises(AirflowApiError, match=r"pass an httpx\.Auth, a callable") as caught:
+        AirflowApi(guarded[0], auth=auth).version()
+    assert "t0ken" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "login"),
+    [
+        ("http://a", {"token": "hunter2"}),
+        ("http://a", {"user": "me", "password": "hunter2"}),
+        ("http://me:hunter2@a", {}),
+    ],
+)
+def test_two_logins_are_one_too_many(url, login):
+    with pytest.raises(AirflowApiError, match="gets two logins: give auth, or") as caught:
+        AirflowApi(url, auth=Renewed(), **login)
+    assert "hunter2" not in str(caught.value)
+
+
+# --- XComs ----------------------------------------------------------------------------------------
+
+
 def test_xcoms_that_tell_about_jobs_are_read_and_no_others(server):
     keys = ["remote_job", "return_value", "airflow_resilient_left_2", "remote_job_log"]
     server.answers = {
@@ -526,7 +688,7 @@ def test_a_connection_error_is_asked_again_a_few_times_and_then_reported_as_no_a
 
     naps = []
     api = AirflowApi("http://airflow", token="t", runtime=Runtime(lambda: 0.0, naps.append, lambda: 0.5))
-    api._client = httpx.Client(transport=httpx.MockTransport(fail))
+    api._http._client = httpx.Client(transport=httpx.MockTransport(fail))
     with pytest.raises(AirflowApiError, match=rf"does not respond: .*{kind.__name__}: it broke"):
         api.version()
     assert len(asked) == len(naps) + 1 > 1

@@ -37,7 +37,7 @@ INSTANCE = {
         ),
         pytest.param({"state": "scheduled", "scheduled_when": None}, None, None, id="scheduled-on-2"),
         pytest.param({"state": "queued", "scheduled_when": None}, 100.0, 100.0, id="queued-on-2"),
-        pytest.param({"state": "running"}, 50.0, None, id="running"),
+        pytest.param({"state": "running"}, 50.0, 100.0, id="running"),
         pytest.param(
             {"state": "deferred", "trigger": {"created_date": iso(70.0), "triggerer_id": 3}},
             70.0,

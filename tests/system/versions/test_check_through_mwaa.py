@@ -1,0 +1,150 @@
+"""A real Airflow behind a server that speaks Amazon MWAA's API: what is seen through AWS is what is there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from command_line import run
+from fake_mwaa import FakeMwaa, serving
+
+from airflow_resilient.compat import airflow_version
+from airflow_resilient.operations.airflow_api import AirflowApi
+from airflow_resilient.operations.snapshot import look
+from airflow_resilient.operations.task_instances import UNFINISHED, AirflowApiError, Instance
+from airflow_resilient.testing.airflow.local_airflow import HANG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_resilient.testing.airflow.local_airflow import LocalAirflow
+
+DAGS = Path(__file__).parent.parent / "dags_watched"
+NOT_THE_SAME = {"url", "taken", "requests", "seconds", "clock_ahead", "login_hint"}
+RUNS: dict[str, str] = {}
+BEATS = {"overall", "peers"}  # go on between two looks
+
+
+def passed_on(airflow: LocalAirflow) -> Any:
+    """Send requests to the Airflow, with a login, as Amazon MWAA does."""
+    client = httpx.Client(base_url=airflow.url, timeout=HANG)
+    if airflow_version() >= (3, 0):
+        token = client.get("/auth/token").json()["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+
+    def send(method: str, path: str, query: list[tuple[str, str]], body: bytes) -> tuple[int, Any]:
+        headers = {"Content-Type": "application/json"} if body else {}
+        answer = client.request(method, quote(path, safe="/~"), params=query, content=body, headers=headers)
+        return answer.status_code, answer.json()
+
+    return send
+
+
+@pytest.fixture(scope="module")
+def airflow(make_airflow, tmp_path_factory) -> Iterator[LocalAirflow]:
+    dags, gates = tmp_path_factory.mktemp("dags"), tmp_path_factory.mktemp("gates")
+    for path in DAGS.glob("*.py"):
+        (dags / path.name).write_text(path.read_text())
+    with make_airflow(dags, environment={"WATCHED_GATES": str(gates)}) as running:
+        running.wait_for_dag("without_pool")
+        waits, works = running.trigger("without_pool"), running.trigger("in_a_full_pool")
+        RUNS["without_pool"] = waits
+        for dag_id, run_id, task_id, state in (
+            ("without_pool", waits, "work", "scheduled"),
+            ("in_a_full_pool", works, "first", "scheduled"),
+        ):
+            running.wait_until(
+                lambda: running.task_instance(dag_id, run_id, task_id).state == state,  # noqa: B023 - at once
+                what=f"{dag_id}.{task_id} is {state}",
+            )
+        yield running
+
+
+@pytest.fixture
+def mwaa(airflow, monkeypatch) -> Iterator[FakeMwaa]:
+    major, minor = airflow_version()[:2]
+    with serving(FakeMwaa(passed_on(airflow), version=f"{major}.{minor}.0")) as served:
+        for name, value in environment(served).items():
+            monkeypatch.setenv(name, value)
+        yield served
+
+
+def environment(mwaa: FakeMwaa) -> dict[str, str]:
+    return {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL_MWAA": mwaa.url,
+    }
+
+
+def test_a_look_through_aws_sees_the_same_airflow(airflow, mwaa):
+    with contextlib.closing(AirflowApi(airflow.url)) as api:
+        there = look(api)
+    here = look(AirflowApi("mwaa://prod"))
+    assert not here.gaps
+    assert {each.task_id for each in here.waiting} >= {"work", "first"}
+    for name in {field.name for field in fields(here)} - NOT_THE_SAME - BEATS:
+        assert getattr(here, name) == getattr(there, name), name
+    for name in BEATS:
+        assert {each.kind for each in getattr(here, name) or ()} == {
+            each.kind for each in getattr(there, name) or ()
+        }
+
+
+def test_the_command_finds_through_aws_what_it_finds_over_http(airflow, mwaa):
+    found = {}
+    for url in (airflow.url, "mwaa://prod"):
+        ran = run(
+            airflow, "check", "--airflow-url", url, "--json", "--limit", "waiting=1s", **environment(mwaa)
+        )
+        assert ran.code in (1, 2), ran
+        found[url] = {(each["kind"], each["key"]) for each in ran.json["findings"]}
+    assert found["mwaa://prod"] == found[airflow.url]
+    assert "waiting" in {kind for kind, _ in found["mwaa://prod"]}
+    print(run(airflow, "check", "--airflow-url", "mwaa://prod", "--limit", "waiting=1s", **environment(mwaa)))
+
+
+def test_the_sweep_reads_the_same_task_instances_through_aws(airflow, mwaa):
+    over_http, through_aws = AirflowApi(airflow.url), AirflowApi("mwaa://prod")
+    there = {str(each): each for each in over_http.instances(states=UNFINISHED)}
+    here = {str(each): each for each in through_aws.instances(states=UNFINISHED)}
+    assert here
+    assert here == there
+    some = next(each for each in here.values() if each.task_id == "work")
+    assert through_aws.current(some) == over_http.current(some)
+    assert through_aws.xcoms(some) == over_http.xcoms(some) == {}
+    assert through_aws.run_start(some) == over_http.run_start(some)
+    assert through_aws.retries(some) == over_http.retries(some)
+    assert through_aws.deferred_slots() == over_http.deferred_slots()
+    assert through_aws.current(Instance(some.dag_id, "no-such-run", "work")) is None
+    with pytest.raises(AirflowApiError, match="or Amazon MWAA does not pass on"):
+        through_aws.current(Instance(some.dag_id, "no such run", "work"))
+    assert "--sees-every-dag" in through_aws.why_not_every_dag()
+
+
+def test_a_next_step_works_through_aws(airflow, mwaa):
+    """The AWS CLI is not installed here; boto3 takes the same parameters."""
+    import boto3
+    from botocore.config import Config
+
+    options = ("--airflow-url", "mwaa://prod", "--json", "--limit", "waiting=1s")
+    found = run(airflow, "check", *options, **environment(mwaa)).json["findings"]
+    steps = {each["subject"]: each["next_step"] for each in found if each["kind"] == "waiting"}
+    words = shlex.split(steps["made_later"])
+    assert words[:3] == ["aws", "mwaa", "invoke-rest-api"]
+    given = dict(zip(words[3::2], words[4::2], strict=True))
+    boto3.client("mwaa", config=Config(inject_host_prefix=False)).invoke_rest_api(
+        Name=given["--name"],
+        Method=given["--method"],
+        Path=given["--path"],
+        Body=json.loads(given["--body"]),
+    )
+    airflow.wait_for("without_pool", RUNS["without_pool"], until=["success"])
