@@ -16,7 +16,12 @@ copyright = "2026, the airflow-resilient authors"  # noqa: A001 - Sphinx's name
 release = version = version_of(project)
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build", "_generated/faults-in-short.md", "_generated/options.md"]  # parts of pages
+exclude_patterns = [  # parts of pages
+    "_build",
+    "_generated/faults-in-short.md",
+    "_generated/metrics.md",
+    "_generated/options.md",
+]
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["_static"]

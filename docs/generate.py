@@ -1,4 +1,4 @@
-"""Write what the documentation takes from the code: the options, and the IAM policies of the services.
+"""Write what the documentation takes from the code: options, IAM policies of the services, exported metrics.
 
 ``python docs/generate.py`` writes the files; ``tests/docs/test_generated.py`` fails where one of them is old.
 """
@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from airflow_resilient import registry
+from airflow_resilient.operations.exported_metrics import MAX_SERIES, METRICS, OTHER
 from airflow_resilient.provider_info import describe
 from airflow_resilient.settings import OPTIONS
 
@@ -30,6 +31,22 @@ def options() -> str:
     return "\n".join(parts)
 
 
+def metrics() -> str:
+    """The metrics of ``airflow-resilient export`` as a table."""
+    parts = ["% Written by docs/generate.py.", "", "| metric | labels | meaning |", "|---|---|---|"]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        what = " Counter." if metric.is_counter else ""
+        silent = " Known also while Airflow does not answer." if metric.always else ""
+        parts.append(f"| `{metric.full_name}` | {labels} | {metric.about}{what}{silent} |")
+    more = "".join(f" (of `{each.full_name}` {each.limit})" for each in METRICS if each.limit != MAX_SERIES)
+    bounded = (
+        f"Of one metric at most {MAX_SERIES} values are shown by themselves{more}, "
+        f"the ones that matter most; `{OTHER}` stands for the rest."
+    )
+    return "\n".join([*parts, "", bounded, ""])
+
+
 def policies() -> dict[str, str]:
     """Name of a file to the IAM policy in it."""
     return {
@@ -44,7 +61,10 @@ def policies() -> dict[str, str]:
 
 def files() -> dict[Path, str]:
     """Every file and its content."""
-    return {FOLDER / name: text for name, text in {"options.md": options(), **policies()}.items()}
+    return {
+        FOLDER / name: text
+        for name, text in {"options.md": options(), "metrics.md": metrics(), **policies()}.items()
+    }
 
 
 if __name__ == "__main__":

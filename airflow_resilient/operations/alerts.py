@@ -87,9 +87,7 @@ WATCHDOG, GONE, STALE, UNKNOWN = (
 )
 
 ALERTS = (
-    Alert(
-        WATCHDOG, "vector(1)", "it always fires: whoever misses it knows that no alert arrives", "0s", "none"
-    ),
+    Alert(WATCHDOG, "vector(1)", "it always fires: where it is missing, no alert arrives", "0s", "none"),
     Alert(GONE, f"absent({_UP})", "airflow-resilient export is not scraped", "5m", Severity.PAGE.value),
     Alert(
         STALE,

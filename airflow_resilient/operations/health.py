@@ -600,8 +600,8 @@ class _Look:
                 since,
                 "it has a schedule, it is not paused, no run of it is unfinished, and no next run is planned",
                 "Airflow has lost its next run (apache/airflow#17638, #19901), or its timetable has no more",
-                f"airflow dags pause {shlex.quote(dag.dag_id)}; airflow dags unpause "
-                f"{shlex.quote(dag.dag_id)}",
+                f"airflow dags details {shlex.quote(dag.dag_id)}; the next run is computed when the file is "
+                "read: if that was long ago, airflow dags reserialize",
                 f"never-runs-again/{dag.dag_id}",
             )
 

@@ -28,7 +28,9 @@ _PLAIN_IN_A_PATH = frozenset("!$&'()*+,;=:@")  # RFC 3986, section 3.3: these me
 _MAX_CONNECT_SECONDS = 10.0
 _UNAUTHORIZED, _NOT_FOUND, _BAD_REQUEST, _SERVER_ERROR = 401, 404, 400, 500
 _FORM = "write mwaa://NAME or mwaa://NAME?region=eu-west-1, NAME that of the environment"
-_OWN_HOSTS = re.compile(r"airflow[.-][\w.-]*(amazonaws\.com(\.cn)?|api\.aws)")
+_OWN_HOST = re.compile(
+    r"airflow(-fips)?\..+"
+)  # of AWS, in every partition; a VPC endpoint's begins with vpce-
 NAMESPACE_OPTION = "airflow_resilient.namespace"
 
 
@@ -219,9 +221,8 @@ class MwaaTransport:
     def _describe(self) -> Mapping[str, Any]:
         found = self._call("get_environment", {})
         if isinstance(found, Answer):
-            raise refused(
-                f"{self.environment} cannot be described: {found.body}: allow airflow:GetEnvironment"
-            )
+            why = found.body["detail"]
+            raise refused(f"{self.environment} cannot be described ({why}): allow airflow:GetEnvironment")
         environment = found.get("Environment")
         return environment if isinstance(environment, Mapping) else {}
 
@@ -252,7 +253,7 @@ class MwaaTransport:
             "read_timeout": self._timeout,
         }
         client = self._client_with(config)
-        if not _OWN_HOSTS.fullmatch(urlsplit(client.meta.endpoint_url).hostname or ""):
+        if not _OWN_HOST.fullmatch(urlsplit(client.meta.endpoint_url).hostname or ""):
             # An endpoint that somebody has configured is a whole host: no "env." before it.
             client = self._client_with({**config, "inject_host_prefix": False})
         return client

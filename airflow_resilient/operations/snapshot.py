@@ -656,9 +656,8 @@ class _Reader:
 
 def _leg(dag_id: str, name: str, canary: Canary, rows: Iterable[Mapping[str, Any]]) -> Leg:
     """A leg, from task instances of v1 or v2 of its DAG."""
-    latest_first = sorted(((_due(row, canary), row) for row in rows if row["task_id"] == name), key=_first)[
-        ::-1
-    ]
+    mine = [(_due(row, canary), row) for row in rows if row["task_id"] == name]
+    latest_first = sorted(mine, key=_first, reverse=True)
     ends = [seconds(row["end_date"]) for _, row in latest_first if row["state"] == "success"]
     tried: float | None = None
     for due, row in latest_first:

@@ -222,10 +222,14 @@ def _busy(queue: str, facts: WaitingFacts) -> str:
 def slots_command(pool: str, slots: int, facts: WaitingFacts) -> str:
     """What gives a pool so many slots; ``airflow pools set`` would also empty its description and more.
 
-    Source: ``create_or_update_pool`` in ``airflow/models/pool.py`` sets everything (2.11, 3.3).
+    With a mask, v2 demands ``include_deferred``, and does not set it.
+
+    Source: ``create_or_update_pool`` in ``airflow/models/pool.py`` sets everything (2.11, 3.3); a request to
+    3.3.2 without ``include_deferred`` was answered with 422, and one with it left it as it was.
     """
     path = f"/pools/{quote(pool, safe='')}?update_mask=slots"
-    return _curl(Request("PATCH", path, {"name": pool, "slots": slots}), facts)
+    demanded = {"include_deferred": False} if facts.on_3 else {}
+    return _curl(Request("PATCH", path, {"name": pool, "slots": slots, **demanded}), facts)
 
 
 def clear_command(each: Waiting, facts: WaitingFacts) -> str:

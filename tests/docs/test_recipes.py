@@ -15,7 +15,8 @@ RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
 PAGES = sorted(page for page in RECIPES.glob("*.md") if page.stem != "index")
 FILES = sorted(path for path in RECIPES.glob("*.py") if "_" not in path.stem)
 MODULES = sorted(path for path in RECIPES.glob("*.py") if "_" in path.stem)  # what DAG files import
-ALONE = {"watch-amazon-mwaa"}  # pages about a command, without a DAG; their tests are in tests/unit
+# Pages about a command, without a DAG; their tests are in tests/unit and test_runbooks.py.
+ALONE = {"alert-whoever-is-on-call", "watch-amazon-mwaa"}
 PARTS = ["Situation", "Code", "What you will see", "Why it is safe", "What it does not cover"]
 
 

@@ -123,7 +123,7 @@ SITUATIONS += [
             fires(
                 WATCHDOG,
                 30,
-                "it always fires: whoever misses it knows that no alert arrives",
+                "it always fires: where it is missing, no alert arrives",
                 severity="none",
             ),
             *(fires(alert.name, 30) for alert in ALERTS if alert.name != WATCHDOG),

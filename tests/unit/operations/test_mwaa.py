@@ -21,7 +21,15 @@ from airflow_resilient.operations.examine import examine
 from airflow_resilient.operations.first_seen import FirstSeen
 from airflow_resilient.operations.health import diagnose
 from airflow_resilient.operations.limits import Limits
-from airflow_resilient.operations.mwaa import Environment, answer_to, path_of, query_of, read_url, step_there
+from airflow_resilient.operations.mwaa import (
+    Environment,
+    MwaaTransport,
+    answer_to,
+    path_of,
+    query_of,
+    read_url,
+    step_there,
+)
 from airflow_resilient.operations.options import api_of, namespace_of
 from airflow_resilient.operations.snapshot import Component, Dag, Run, Snapshot, Waiting, look
 from airflow_resilient.operations.sweep import SweepTarget, sweep
@@ -208,6 +216,37 @@ def test_another_login_than_that_of_aws_is_refused(login):
     assert "t0ken" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("region", "endpoint", "host"),
+    [
+        ("eu-west-1", None, "env.airflow.eu-west-1.amazonaws.com"),
+        ("cn-north-1", None, "env.airflow.cn-north-1.amazonaws.com.cn"),
+        ("us-gov-west-1", None, "env.airflow.us-gov-west-1.amazonaws.com"),
+        (
+            "eu-west-1",
+            "https://vpce-1.airflow.env.eu-west-1.vpce.amazonaws.com",
+            "vpce-1.airflow.env.eu-west-1.vpce.amazonaws.com",
+        ),
+    ],
+)
+def test_requests_go_to_the_host_of_environments_or_to_the_one_that_is_configured(
+    mwaa, monkeypatch, region, endpoint, host
+):
+    monkeypatch.delenv("AWS_ENDPOINT_URL_MWAA")
+    if endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_MWAA", endpoint)
+    client, seen = MwaaTransport(Environment("prod", region))._open(), []
+
+    def stop(request, **_):
+        seen.append(request.url)
+        raise exceptions.EndpointConnectionError(endpoint_url=request.url)
+
+    client.meta.events.register("before-send", stop)
+    with pytest.raises(exceptions.EndpointConnectionError):
+        client.invoke_rest_api(Name="prod", Path="/dags", Method="GET")
+    assert seen == [f"https://{host}/restapi/prod"]
+
+
 # --- requests -------------------------------------------------------------------------------------
 
 
@@ -253,7 +292,7 @@ def test_the_version_is_that_of_airflow_or_of_the_environment(mwaa, version, pas
 
 def test_a_version_that_nobody_tells_is_no_version(mwaa):
     mwaa.passes_version, mwaa.denied = False, {"GetEnvironment"}
-    with pytest.raises(AirflowApiError, match="allow airflow:GetEnvironment"):
+    with pytest.raises(AirflowApiError, match=r"\(AccessDenied.*\): allow airflow:GetEnvironment$"):
         api().is_v2  # noqa: B018 - it asks
 
 
@@ -630,7 +669,14 @@ STEPS = [
     ),
     pytest.param(
         slots_command("a b", 3, FACTS),
-        [("PATCH", "/pools/a%20b", {"update_mask": "slots"}, {"name": "a b", "slots": 3})],
+        [
+            (
+                "PATCH",
+                "/pools/a%20b",
+                {"update_mask": "slots"},
+                {"name": "a b", "slots": 3, "include_deferred": False},
+            )
+        ],
         id="more-slots",
     ),
 ]
