@@ -129,16 +129,27 @@ def test_a_look_through_aws_sees_the_same_airflow(both):
     assert "deferred" in {each.dag_id for each in here.deferred}
 
 
-def test_the_command_finds_through_aws_what_it_finds_over_http(airflow, mwaa):
-    found = {}
-    for url in (airflow.url, "mwaa://prod"):
-        ran = run(
-            airflow, "check", "--airflow-url", url, "--json", "--limit", "waiting=1s", **environment(mwaa)
-        )
-        assert ran.code in (1, 2), ran
-        found[url] = {each["key"] for each in ran.json["findings"] if "/pool-" in each["key"]}
-    assert found["mwaa://prod"] == found[airflow.url]
-    assert found["mwaa://prod"]
+def pools_found(airflow: LocalAirflow, mwaa: FakeMwaa, url: str, memory: Path) -> dict[str, str]:
+    """What the command finds wrong with pools: subject and next step.
+
+    Airflow 2.11 does not say since when a task instance is scheduled, so that needs two looks and a memory.
+    """
+    found: dict[str, str] = {}
+
+    def look_again() -> bool:
+        options = ("--airflow-url", url, "--memory", str(memory), "--json", "--limit", "waiting=1s")
+        rows = run(airflow, "check", *options, **environment(mwaa)).json["findings"]
+        found.update({row["subject"]: row["next_step"] for row in rows if "/pool-" in row["key"]})
+        return "one_slot" in found
+
+    airflow.wait_until(look_again, what=f"a full pool is found at {url}")
+    return found
+
+
+def test_the_command_finds_through_aws_what_it_finds_over_http(airflow, mwaa, tmp_path):
+    there = pools_found(airflow, mwaa, airflow.url, tmp_path / "there")
+    here = pools_found(airflow, mwaa, "mwaa://prod", tmp_path / "here")
+    assert set(here) == set(there)
     print(run(airflow, "check", "--airflow-url", "mwaa://prod", "--limit", "waiting=1s", **environment(mwaa)))
 
 
@@ -158,14 +169,12 @@ def test_the_sweep_reads_the_same_task_instances_through_aws(both):
     assert "--sees-every-dag" in through_aws.why_not_every_dag()
 
 
-def test_a_next_step_works_through_aws(airflow, mwaa):
+def test_a_next_step_works_through_aws(airflow, mwaa, tmp_path):
     """The AWS CLI is not installed here; boto3 takes the same parameters."""
     import boto3
     from botocore.config import Config
 
-    options = ("--airflow-url", "mwaa://prod", "--json", "--limit", "waiting=1s")
-    found = run(airflow, "check", *options, **environment(mwaa)).json["findings"]
-    steps = {each["subject"]: each["next_step"] for each in found if each["kind"] == "waiting"}
+    steps = pools_found(airflow, mwaa, "mwaa://prod", tmp_path / "memory")
     words = shlex.split(steps["made_later"])
     assert words[:3] == ["aws", "mwaa", "invoke-rest-api"]
     given = dict(zip(words[3::2], words[4::2], strict=True))
