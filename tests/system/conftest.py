@@ -31,11 +31,12 @@ SHARED = (
 LONGEST = (
     "shared",
     "test_faults.py",
+    "versions/test_check_on_a_real_airflow.py",
     "test_distributed.py",
     "test_recipes_on_a_real_airflow.py",
     "versions/test_orphans.py",
-    "versions/test_check_on_a_real_airflow.py",
     "versions/test_canary_on_a_real_airflow.py",
+    "test_alerts_reach_on_call.py",
 )
 """What is begun first when several processes run tests, because it lasts longest."""
 
