@@ -174,7 +174,7 @@ def main() -> None:
         if options.only in (None, "operators"):
             known["operators"] = operators.measure()
             save(path, known)
-        for name in ("triggerer", "restart"):
+        for name in ("triggerer", "restart", "restart, EMR"):
             if options.only == name or (options.only is None and not options.without_airflow):
                 from watching import triggerer
 

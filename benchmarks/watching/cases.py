@@ -52,6 +52,9 @@ def all_runs(provider_largest: int = 2000) -> list[Run]:
         Run("cold", _ecs(who, jobs, cold=True, longest_start=600.0), bound=900.0)
         for who, jobs in (("ours", 1000), ("provider", 1000), ("ours", 5000))
     ]
+    for who in ("ours", "provider"):
+        case = _emr(who, 1000, 20, cold=True, longest_start=600.0)
+        runs.append(Run("cold, EMR", case, environment=WIDE_BUDGET, bound=900.0))
     for jobs in (FEW, 1000, 2000, 5000, 10_000):
         if jobs != 2000 or provider_largest >= 2000:  # noqa: PLR2004 - there for the provider's sake
             runs.append(Run("ecs", _ecs("ours", jobs)))

@@ -389,8 +389,8 @@ def load_of(results: Iterable[Result]) -> str:
 def files(measured: Mapping[str, Any]) -> dict[str, str]:
     """The files to write below the docs' folder, by name.
 
-    :param measured: ``runs``, ``versions``, ``operators``, ``triggerer``, ``restart``; a ``note`` says
-        what is wrong with them.
+    :param measured: ``runs``, ``versions``, ``operators``, ``triggerer``, ``restart``, ``restart, EMR``; a
+        ``note`` says what is wrong with them.
     """
     results = measured.get("runs", [])
     made = measured.get("versions", {})
@@ -409,6 +409,11 @@ def files(measured: Mapping[str, Any]) -> dict[str, str]:
         (
             "cold",
             "Cold start: a fresh process, all waits at once (ECS)",
+            lambda group: side_by_side(results, group, COLD),
+        ),
+        (
+            "cold, EMR",
+            "Cold start: a fresh process, all waits at once (EMR, the budget out of the way)",
             lambda group: side_by_side(results, group, COLD),
         ),
         ("ecs", "ECS", lambda group: side_by_side(results, group)),
@@ -430,8 +435,9 @@ def files(measured: Mapping[str, Any]) -> dict[str, str]:
             texts += [f"## {title}", text(group)]
     if "triggerer" in measured:
         texts += ["## A real triggerer", triggerer_table(measured["triggerer"])]
-    if "restart" in measured:
-        texts += ["## A real triggerer restarts", restart_table(measured["restart"])]
+    for name, where in (("restart", "ECS, one cluster"), ("restart, EMR", "EMR, 20 clusters")):
+        if name in measured:
+            texts += [f"## A real triggerer restarts ({where})", restart_table(measured[name])]
     if "operators" in measured:
         texts += ["## Before anybody waits", operators_table(measured["operators"])]
     wrong = [

@@ -21,10 +21,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from watching.cases import WIDE_BUDGET
 from watching.figures import spread, within
 from watching.one import Case, control_now, packed_arguments, trigger_class
 
 JOBS = 1000
+EMR_CLUSTERS = 20
 SETTLE, STEADY, ENDS_OVER, MAX_WAIT, MAX_START = 10.0, 30.0, 10.0, 120.0, 300.0
 _BLOCKED = r"async thread was blocked for ([0-9.]+) seconds"
 """Source: ``TriggerRunner.block_watchdog`` in ``airflow/jobs/triggerer_job_runner.py``."""
@@ -72,11 +74,13 @@ def measure_all(endpoint: Callable[[Any], Any], what: str = "triggerer") -> dict
     """Measure both.
 
     :param endpoint: makes the context that runs the fake endpoint.
-    :param what: ``"triggerer"``: waits come to one that runs; ``"restart"``: it starts and finds them.
+    :param what: ``"triggerer"``: waits come to one that runs; ``"restart"``: it starts and finds them;
+        ``"restart, EMR"``: the same with EMR steps.
     """
     measured = {}
     for who in ("ours", "provider"):
-        measured[who] = measure(Case(who, "ecs", JOBS, 1), endpoint, what)
+        case = Case(who, "emr", JOBS, EMR_CLUSTERS) if what.endswith("EMR") else Case(who, "ecs", JOBS, 1)
+        measured[who] = measure(case, endpoint, what)
         print(what, who, json.dumps(measured[who]), flush=True)
     return measured
 
@@ -88,7 +92,8 @@ def measure(case: Case, endpoint: Callable[[Any], Any], what: str = "triggerer")
     with contextlib.ExitStack() as stack:
         dags = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (dags / "waits.py").write_text(_DAG.replace("JOBS", str(case.jobs)))
-        aws = stack.enter_context(endpoint({"service": "ecs", "jobs": case.jobs, "clusters": 1}))
+        settings = {"service": case.service, "jobs": case.jobs, "clusters": case.clusters}
+        aws = stack.enter_context(endpoint(settings))
         connection = {
             "conn_type": "aws",
             "login": "AKIAFAKE",
@@ -101,7 +106,7 @@ def measure(case: Case, endpoint: Callable[[Any], Any], what: str = "triggerer")
                 connections={"aws_default": connection},
                 pools={"nobody": 0},
                 config={("airflow_resilient", "namespace"): "benchmark"},
-                environment={"PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+                environment={"PYTHONPATH": os.environ.get("PYTHONPATH", ""), **WIDE_BUDGET},
             )
         )
         airflow.wait_for_dag("waits")
@@ -113,7 +118,7 @@ def measure(case: Case, endpoint: Callable[[Any], Any], what: str = "triggerer")
         for component in ("scheduler", "dag-processor"):
             if component in airflow.components:
                 airflow.stop(component)
-        measure_it = _measure_restart if what == "restart" else _measure
+        measure_it = _measure_restart if what.startswith("restart") else _measure
         return measure_it(case, aws.port, airflow, database)
 
 
