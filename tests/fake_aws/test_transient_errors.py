@@ -215,3 +215,15 @@ def test_a_region_that_does_not_exist_is_named(aws):
     assert "'us-east-1'" in service.lasting(error, 1)
     real = exceptions.EndpointConnectionError(endpoint_url="https://ecs.us-east-1.amazonaws.com/")
     assert ecs(region_name="us-east-1").lasting(real, 9) == ""
+
+
+def test_a_token_file_that_is_not_there_fails_at_once_and_is_named(aws, monkeypatch, tmp_path):
+    """Where a pod's service account is not mounted. Trying again would wait for ever."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/etl")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    service = ecs()
+    error = submit(service)
+    assert str(tmp_path / "token") in str(error)
+    assert (service.is_transient(error), service.may_have_submitted(error)) == (False, False)

@@ -289,6 +289,23 @@ def test_a_wait_costs_kilobytes(soak, count):
     assert each < 10_000
 
 
+def test_the_garbage_collector_tracks_few_objects_for_a_wait(soak):
+    """A full collection looks at each of them: with thousands of waits, that is what holds up the loop."""
+
+    async def main():
+        soak.start(soak.job("large", 1e6))
+        await asyncio.sleep(60)
+        gc.collect()
+        before = len(gc.get_objects())
+        for number in range(1000):
+            soak.start(soak.job(f"small-{number % 10}", 1e6))
+        await asyncio.sleep(60)
+        gc.collect()
+        return (len(gc.get_objects()) - before) / 1000
+
+    assert soak.run(main()) < 25
+
+
 class ManyTasks(Timetable):
     """As ECS: a hundred in a call, twenty calls a second for the account."""
 

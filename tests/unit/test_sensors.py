@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import uuid
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_resilient import (
+    EmrStepSensor,
     Job,
     JobCancelled,
     JobFailed,
@@ -302,3 +304,27 @@ def test_what_no_wait_heals_fails_a_sensor_at_once_with_advice(jobs):
     with pytest.raises(JobUnreachable, match=r"ConnectionError: untrusted\. Set verify") as failure:
         sensor(jobs, kind=Mine).start()
     assert isinstance(failure.value, AirflowFailException)
+
+
+# --- what a poll may cost, and copies -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interval", [0, 0.001])
+def test_a_sensor_without_a_pause_polls_once_a_second_at_most(monkeypatch, interval):
+    monkeypatch.undo()
+    waits = EmrStepSensor(task_id="wait", job_flow_id="j-1", step_id="s-1", poke_interval=interval)
+    assert waits._poll_policy().interval == 1.0
+
+
+def test_a_sensor_that_has_run_can_be_copied(jobs):
+    """As Airflow copies tasks to clear or to test a part of a DAG."""
+    jobs.finish(jobs.submit(CLAIM))
+    made = []
+
+    def build():
+        made.append(Sensor(task_id="wait", jobs=jobs.name, job="job-1"))
+        return made[-1]
+
+    assert TaskTries(build).start() is None
+    copied = copy.deepcopy(made[-1])
+    assert (copied.task_id, copied.job) == ("wait", "job-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -57,6 +58,18 @@ def test_what_two_triggers_have_in_common_is_in_memory_once(trigger):
         assert one.arguments[name] is other.arguments[name]
     (job,), (same,) = one.observed.values(), other.observed.values()
     assert [id(name) for name in job.facts] == [id(name) for name in same.facts] != []
+
+
+def test_the_garbage_collector_tracks_few_objects_of_a_trigger(trigger):
+    """A full collection looks at each of them, and stops the event loop meanwhile."""
+    _, arguments = trigger.serialize()
+    text = json.dumps(arguments)
+    kept = [RemoteJobTrigger(**json.loads(text))]
+    gc.collect()
+    before = len(gc.get_objects())
+    kept += (RemoteJobTrigger(**json.loads(text)) for _ in range(1000))
+    gc.collect()
+    assert (len(gc.get_objects()) - before) / 1000 < 7
 
 
 # --- fields of another version --------------------------------------------------------------------
