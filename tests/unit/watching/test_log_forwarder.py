@@ -107,11 +107,14 @@ async def late(loop, forwarders, *, drain=False, running=60.0):
     return loop.time() - ended
 
 
-def test_ends_do_not_wait_for_logs():
+@pytest.mark.parametrize(("count", "seconds"), [(80, 0.05), (500, 0.2)])
+def test_ends_do_not_wait_for_logs(count, seconds):
+    """However many there are, and however slow each read is."""
+
     async def story(loop):
-        turns = SharedWatch(InMemoryJobs()).log_turns
-        logs = [Logged(map(str, range(9)), drain=6.0) for _ in range(80)]
-        return await late(loop, [forwarder(each, turns=turns) for each in logs])
+        turns, reading = SharedWatch(InMemoryJobs()).log_turns, calls_that_take(seconds)
+        logs = [Logged(map(str, range(9)), drain=6.0) for _ in range(count)]
+        return await late(loop, [forwarder(each, turns=turns, in_thread=reading) for each in logs])
 
     assert in_virtual_time(story) == 0
 
