@@ -451,6 +451,26 @@ def test_a_signal_in_the_middle_of_a_visit_submits_nothing_more_and_loses_nothin
     assert len(jobs.history) == 1
 
 
+@pytest.mark.parametrize(("method", "tries_before"), [("find", 1), ("submit", 0)])
+def test_a_signal_in_the_middle_of_a_visit_calls_nothing(jobs, method, tries_before):
+    """The visit that it interrupts may hold a lock: of its client, or of Airflow's way to its supervisor."""
+    jobs.plan(seconds=None)
+    made, calls = Made(jobs, retries=1), []
+    tries = TaskTries(made)
+    tries.try_number = tries_before
+
+    def signalled(called, moment):
+        if called == method:
+            before = sum(jobs.calls.values())
+            made.all[-1].on_kill()
+            calls.append((moment, sum(jobs.calls.values()) - before))
+
+    jobs._account.interfere = signalled
+    assert isinstance(tries.start(), Deferred)
+    assert {moment for moment, _ in calls} == {"before", "after"}
+    assert {count for _, count in calls} == {0}
+
+
 def test_the_deadline_is_extended_once_however_often_airflow_prepares_the_task(jobs):
     task = operator(jobs, execution_timeout=timedelta(hours=1))()
     context = TaskTries(operator(jobs)).context(task)
