@@ -24,6 +24,9 @@ QUEUE_LEG, EXECUTOR_LEG, TRIGGERER_LEG = "queue-", "executor-", "triggerer"
 LATE_INTERVALS = 2.5
 """Intervals of a canary without a success of a leg, after which the leg is late."""
 
+SHORTEST_LATE = 1.5
+"""Intervals within which a healthy canary succeeds for certain."""
+
 LONGEST_TAG = 100
 """Characters of a tag. Source: ``TAG_MAX_LEN`` in ``airflow/models/dag.py`` (2.11 to 3.3)."""
 
@@ -86,9 +89,9 @@ class Canary:
     def late_after(self, limit: float) -> float:
         """Seconds without a success after which a leg is late.
 
-        :param limit: the same for all canaries; 0: by the interval of each.
+        :param limit: for canaries whose interval is not too long for it; 0: by the interval of each.
         """
-        return limit or LATE_INTERVALS * self.every
+        return max(limit, SHORTEST_LATE * self.every) if limit else LATE_INTERVALS * self.every
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,12 @@ class Acted:
         key = key_of(waiting)
         return [act for act in self.acts if act.key == key and act.outcome != REFUSED]
 
+    def of_run(self, waiting: Waiting, do: str) -> list[Act]:
+        """What was, or may have been, done to the run of a task instance, for any of its task instances."""
+        run = [waiting.dag_id, waiting.run_id]
+        mine = (act for act in self.acts if act.do == do and json.loads(act.key)[:2] == run)
+        return [act for act in mine if act.outcome != REFUSED]
+
     def count_since(self, moment: float) -> int:
         """How much was, or may have been, done since then."""
         return sum(act.when > moment and act.outcome != REFUSED for act in self.acts)

@@ -107,6 +107,7 @@ class AirflowApi:
         runtime: Runtime | None = None,
     ) -> None:
         self.url, own_user, own_password = split_url(url)
+        token = token.strip() if token else token  # a file, or a secret of Kubernetes, ends with a line break
         self._auth, self._token, self._attempts = auth, token, attempts
         self._login = (user, password or "") if user else (own_user, password or own_password)
         logins = [name for name, given in (("token", token), ("user", user or password)) if given]

@@ -25,6 +25,7 @@ class Alert:
     :param expression: in PromQL; it fires for each series.
     :param lasts: how long it must, before it fires; as Prometheus writes it.
     :param severity: empty: that of the finding.
+    :param keeps: how long it goes on after its series has ended: a scrape or a look that failed is no end.
     :param summary: what has happened, in a sentence; a template of Prometheus.
     """
 
@@ -33,6 +34,7 @@ class Alert:
     summary: str
     lasts: str = "0s"
     severity: str = ""
+    keeps: str = ""
 
 
 SUMMARIES: Mapping[Kind, str] = {
@@ -63,6 +65,10 @@ SUMMARIES: Mapping[Kind, str] = {
 """What each kind of finding means, for the one line of a page."""
 
 
+_KEEPS = "5m"
+"""Source: ``keep_firing_for`` of Prometheus, 2.42 and later."""
+
+
 def alert_name(kind: Kind) -> str:
     """The name of the alert for a kind of finding.
 
@@ -75,7 +81,8 @@ def alert_name(kind: Kind) -> str:
 def _of_kind(kind: Kind) -> Alert:
     urgent = f"{Severity.PAGE.value}|{Severity.TICKET.value}"
     expression = f'{FINDING}{{kind="{kind.value}",severity=~"{urgent}"}}'
-    return Alert(alert_name(kind), expression, f"{SUMMARIES[kind]}: {{{{ $labels.subject }}}}")
+    summary = f"{SUMMARIES[kind]}: {{{{ $labels.subject }}}}"
+    return Alert(alert_name(kind), expression, summary, keeps=_KEEPS)
 
 
 _UP, _LOOKED = f"{PREFIX}up", f"{PREFIX}look_timestamp_seconds"
@@ -88,7 +95,13 @@ WATCHDOG, GONE, STALE, UNKNOWN = (
 
 ALERTS = (
     Alert(WATCHDOG, "vector(1)", "it always fires: where it is missing, no alert arrives", "0s", "none"),
-    Alert(GONE, f"absent({_UP})", "airflow-resilient export is not scraped", "5m", Severity.PAGE.value),
+    Alert(
+        GONE,
+        f"absent({_UP}) or (max_over_time({_UP}[1h]) unless {_UP})",  # the last of all, or one of several
+        "airflow-resilient export is not scraped",
+        "5m",
+        Severity.PAGE.value,
+    ),
     Alert(
         STALE,
         f"time() - {_LOOKED} > 300 or ({_UP} == 0 unless {_LOOKED})",
@@ -102,6 +115,7 @@ ALERTS = (
         "a part of the watch is blind ({{ $labels.kind }}): {{ $labels.subject }}",
         "15m",
         Severity.TICKET.value,
+        _KEEPS,
     ),
     *map(_of_kind, Kind),
 )
@@ -125,6 +139,8 @@ def rules(runbooks: str = RUNBOOKS) -> str:
             f"        expr: {json.dumps(alert.expression)}",
             f"        for: {alert.lasts}",
         ]
+        if alert.keeps:
+            lines.append(f"        keep_firing_for: {alert.keeps}")
         if alert.severity:
             lines += ["        labels:", f"          severity: {alert.severity}"]
         lines += [

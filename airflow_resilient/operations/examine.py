@@ -47,7 +47,8 @@ def examine(
     """Take one look, and say what is wrong: with Airflow, or with the memory, which starts empty then.
 
     :param memory: file with what earlier looks saw; it is replaced.
-    :param seen: what earlier looks saw, where there is no file. Without either, Airflow's own times count.
+    :param seen: what earlier looks saw, where there is no file, or nothing in it. Without either, Airflow's
+        own times count.
     :param ended_since: see `snapshot.look`.
     :param progress: called with what is read next.
     :raises AirflowApiError: another look uses this memory now.
@@ -75,7 +76,8 @@ def examined(
         if memory is not None:
             try:
                 stack.enter_context(first_seen.locked(memory))
-                seen = first_seen.load(memory, api.url)
+                loaded = first_seen.load(memory, api.url)
+                seen = loaded if loaded.known else seen
             except MemoryOfAnother as problem:
                 problems.append(str(problem))
                 memory = None  # the other Airflow's watch needs it

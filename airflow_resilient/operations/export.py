@@ -31,6 +31,7 @@ from .check import ANSWER_SECONDS, ATTEMPTS, add_limit_options, limits_of
 from .command import Command, ExitCode
 from .examine import examine
 from .exported_metrics import COMPLETE, FAILED, INCOMPLETE, METRICS, SILENT, Exported
+from .first_seen import FirstSeen
 from .options import add_airflow_options, api_of, duration
 from .page import render
 from .recent import FIRST_LOOK_BACK
@@ -45,12 +46,13 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "127.0.0.1:9112"
 DEFAULT_EVERY = 30.0
-SHORTEST_EVERY = 5.0
+SHORTEST_EVERY, LONGEST_EVERY = 5.0, 120.0
 TOKEN_VARIABLE = "AIRFLOW_EXPORT_TOKEN"  # noqa: S105 - its name
 _OVERLAP_SECONDS = 60.0  # what ended while the look before was taken, by another clock
 _STALE_LOOKS = 4  # after so many intervals without a look, nothing is exported of the last one
 _STALE_SECONDS = 120.0
 _SHORTEST_TOKEN = 16
+_MAX_CONNECTIONS = 32
 _HIGHEST_PORT = 65_535
 
 
@@ -69,6 +71,7 @@ class Exporter:
     memory: Path | None = None
     report: Callable[[str], object] = str
     now: Callable[[], float] = time.time
+    steady: Callable[[], float] = time.monotonic  # a clock that nobody sets
     last: Exported = field(default_factory=Exported)
     began: float = 0.0
     _looks: Counter[str] = field(default_factory=Counter)
@@ -76,14 +79,12 @@ class Exporter:
     def look(self) -> Exported:
         """Take one look, and keep what it shows. It raises nothing."""
         before = self.last
-        self.began = self.now()
-        since = (
-            self.began - FIRST_LOOK_BACK if before.answered is None else before.answered - _OVERLAP_SECONDS
-        )
+        self.began, now = self.steady(), self.now()
+        since = now - FIRST_LOOK_BACK if before.answered is None else before.answered - _OVERLAP_SECONDS
+        # What lasts counts from the first look: without that, a catch-up at a restart would be late.
+        seen = before.seen or FirstSeen(self.api.url, last=now, looked=now)
         try:
-            examined = examine(
-                self.api, self.limits, self.memory, seen=before.seen, ended_since=since, now=self.now
-            )
+            examined = examine(self.api, self.limits, self.memory, seen=seen, ended_since=since, now=self.now)
         except Exception as error:  # noqa: BLE001 - the next look may succeed, and this one is counted
             self.report(f"the look has failed: {error_text(error)}")
             self._looks[FAILED] += 1
@@ -121,12 +122,12 @@ class Exporter:
         """
         while True:
             after(self.look())
-            time.sleep(max(0.0, self.began + self.every - self.now()))
+            time.sleep(max(0.0, self.began + self.every - self.steady()))
 
     @property
     def is_alive(self) -> bool:
         """Whether looks go on."""
-        return self.now() - self.began <= max(_STALE_LOOKS * self.every, _STALE_SECONDS)
+        return self.steady() - self.began <= max(_STALE_LOOKS * self.every, _STALE_SECONDS)
 
     @property
     def current(self) -> Exported:
@@ -237,6 +238,8 @@ def _address(text: str) -> tuple[str, int]:
 
 def _every(text: str) -> float:
     found = duration(text)
+    if found > LONGEST_EVERY:
+        raise argparse.ArgumentTypeError(f"{text!r} is too seldom: look every {LONGEST_EVERY:.0f} s at least")
     if found < SHORTEST_EVERY:
         raise argparse.ArgumentTypeError(f"{text!r} is too often: look every {SHORTEST_EVERY:.0f} s at most")
     return found
@@ -318,13 +321,27 @@ def serve(
 
     class Server(ThreadingMixIn, WSGIServer):
         daemon_threads = True
+        slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            if self.slots.acquire(blocking=False):
+                super().process_request(request, client_address)
+            else:  # looks need connections, too
+                self.shutdown_request(request)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                self.slots.release()
+
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         def handle_error(self, *_: Any) -> None:
             """Ignore a client that goes, or does not speak TLS: wsgiref itself reports errors of ours."""
 
     class Handler(WSGIRequestHandler):
-        timeout = 30.0  # of a client that sends nothing
+        timeout = 10.0  # of a client that sends nothing
 
         def setup(self) -> None:
             self.request.settimeout(self.timeout)

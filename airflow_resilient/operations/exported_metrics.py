@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .health import Finding, Kind
+from .health import Finding, Kind, Severity
 from .recent import Recent
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 PREFIX = "airflow_resilient_"
 MAX_SERIES = 50
+MAX_PER_KIND = 20
+"""Findings of one kind and severity that are shown by themselves: many of one kind hide none of another."""
+
 OTHER = "other"
 """Label of what is not shown by itself."""
 
@@ -100,7 +103,11 @@ class Metric:
         """Its values, at most `limit` of them and one for the rest."""
         if exported.silent and not self.always:
             return []
-        found = sorted(self.values(exported), key=lambda pair: (-self.shown(pair[1]), pair[0]))
+        ordered = sorted(self.values(exported), key=lambda pair: (-self.shown(pair[1]), pair[0]))
+        first: dict[tuple[str, ...], float] = {}
+        for labels, value in ordered:
+            first.setdefault(labels, value)  # two findings, or processes, may have the same labels
+        found = list(first.items())
         few, rest = found[: self.limit], found[self.limit :]
         if rest:
             few.append(((OTHER,) * len(self.labels), self.rest([value for _, value in rest])))
@@ -117,10 +124,11 @@ def _oldest(
     labels: tuple[str, ...],
     values: Callable[[Exported], Values],
     *,
+    limit: int = MAX_SERIES,
     always: bool = False,
 ) -> Metric:
     """A metric of moments, the earliest of which count."""
-    return Metric(name, about, labels, values, shown=_smallest, rest=min, always=always)
+    return Metric(name, about, labels, values, shown=_smallest, rest=min, limit=limit, always=always)
 
 
 def _of(exported: Exported) -> Snapshot:
@@ -170,9 +178,14 @@ def _findings(exported: Exported) -> Values:
 
 
 def _finding_since(exported: Exported) -> Values:
-    for each in exported.findings:
-        since = each.since if each.since is not None else _of(exported).taken
-        yield (each.kind.value, each.severity.value, each.subject), since
+    shown: Counter[tuple[str, str]] = Counter()
+    taken = _of(exported).taken if exported.findings else 0.0
+    for each in sorted(exported.findings, key=lambda finding: finding.since or taken):
+        group = (each.kind.value, each.severity.value)
+        shown[group] += 1
+        few = shown[group] <= MAX_PER_KIND
+        cause = each.key.split("/")[1] if each.kind is Kind.WAITING else ""
+        yield (*group, each.subject if few else OTHER, cause if few else ""), each.since or taken
 
 
 def _about(kind: Kind) -> Callable[[Exported], Values]:
@@ -343,11 +356,12 @@ METRICS = (
     _oldest(
         "finding_since_timestamp_seconds",
         "Since when something is wrong.",
-        ("kind", "severity", "subject"),
+        ("kind", "severity", "subject", "cause"),
         _finding_since,
+        limit=MAX_PER_KIND * len(Kind) * len(Severity),
         always=True,
     ),
-    _oldest(
+    Metric(
         "heartbeat_timestamp_seconds",
         "The latest heartbeat of each process; on Airflow 2.11 of each kind of process.",
         ("component", "hostname"),

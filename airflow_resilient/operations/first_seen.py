@@ -22,7 +22,7 @@ from .task_instances import AirflowApiError
 if TYPE_CHECKING:
     from .snapshot import Dag, Snapshot
 
-FORMAT = 3
+FORMAT = 4
 """Of the file; one of another format is not used."""
 
 MAX_BREAK_SECONDS = 600.0
@@ -33,6 +33,9 @@ HELD_SECONDS = 1800.0
 
 USUAL_SECONDS = 6 * 3600.0
 """For how long it is remembered how many processes of a kind were alive, and which DAGs were active."""
+
+VITAL_SECONDS = 7 * 24 * 3600.0
+"""For how long it is remembered which DAGs are needed by a time, or are canaries."""
 
 SKEW_SECONDS = 3600.0
 """For how long it is remembered which versions have answered."""
@@ -49,6 +52,7 @@ class FirstSeen:
     :param due: when the next run of each active DAG was due.
     :param active: when each DAG was active the last time.
     :param joined: when each of these was active the first time.
+    :param vital: DAGs with a *need by*, and canaries: when each was active the last time.
     :param owed: of DAGs whose next run was due: since when a run is due that was not created, although the
         next one has moved on. The DAG processor moves it on, too, where ``catchup`` is off.
     :param alive: by kind of process and number: since when, and until when, at least so many were alive.
@@ -62,6 +66,7 @@ class FirstSeen:
     due: Mapping[str, float | None] = field(default_factory=dict)
     active: Mapping[str, float] = field(default_factory=dict)
     joined: Mapping[str, float] = field(default_factory=dict)
+    vital: Mapping[str, float] = field(default_factory=dict)
     owed: Mapping[str, float] = field(default_factory=dict)
     alive: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     answered: tuple[tuple[float, str], ...] = ()
@@ -70,6 +75,11 @@ class FirstSeen:
     def known(self) -> bool:
         """Whether there was an earlier look."""
         return self.last is not None
+
+    def unless_broken(self, now: float) -> FirstSeen:
+        """It, without what lasts where nobody has looked for long: then Airflow's own times count."""
+        broken = self.looked is not None and now - self.looked > MAX_BREAK_SECONDS
+        return replace(self, last=None, marks={}, due={}, owed={}) if broken else self
 
     def first(self, key: str, now: float) -> float:
         """When something was seen first; now, if it is new, or if nobody has looked for long."""
@@ -145,11 +155,13 @@ class FirstSeen:
         seen = {**hidden, **seen}
         if snapshot.silent:
             return replace(self, url=snapshot.url, looked=now, marks=seen)
-        due, active = dict(self.due), dict(self.active)
+        due, active, vital = dict(self.due), dict(self.active), dict(self.vital)
         if snapshot.dags is not None:
             due = {dag.dag_id: dag.next_due for dag in snapshot.dags}
             active = {dag: when for dag, when in active.items() if now - when < USUAL_SECONDS}
             active |= dict.fromkeys(due, now)
+            vital = {dag: when for dag, when in vital.items() if now - when < VITAL_SECONDS}
+            vital |= {dag.dag_id: now for dag in snapshot.dags if dag.needs.by or dag.needs.canary}
         return FirstSeen(
             url=snapshot.url,
             last=now,
@@ -158,6 +170,7 @@ class FirstSeen:
             due=due,
             active=active,
             joined={dag: self.joined.get(dag, now) for dag in active},
+            vital=vital,
             owed=owed or {},
             alive={**self.alive, **{kind: self._held(kind, count, now) for kind, count in alive.items()}},
             answered=self._answered(snapshot.version, now),
@@ -201,6 +214,9 @@ DEPENDS: Mapping[str, set[str]] = {
     "heartbeat-lost": {"health"},
     "no-heartbeat": {"health"},
     "database": {"health"},
+    "scheduler-gone": {"health"},
+    "scheduler-back": {"health"},
+    "stale": _DAGS | {"DAGs that are needed"},
     "dags-vanished": _DAGS | {"paused DAGs"},
     "need-unreadable": _DAGS,
     "leg": _DAGS | {"canaries"},
@@ -302,6 +318,7 @@ def _read(found: Any) -> FirstSeen:
         marks=_times(found["marks"]),
         due={str(dag): None if when is None else float(when) for dag, when in found["due"].items()},
         active=_times(found["active"]),
+        vital=_times(found["vital"]),
         owed=_times(found["owed"]),
         joined=_times(found["joined"]),
         looked=None if found["looked"] is None else float(found["looked"]),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from ..core.needs import EXECUTOR_LEG, QUEUE_LEG, TRIGGERER_LEG
+from ..core.needs import EXECUTOR_LEG, QUEUE_LEG, TRIGGERER_LEG, Canary
 from .mwaa import describe_command, is_mwaa, step_there
 from .report import counted, moment, some, span
 from .snapshot import Waiting
@@ -144,7 +144,7 @@ def diagnosis(snapshot: Snapshot, seen: FirstSeen, limits: Limits, now: float) -
     :param seen: what earlier looks saw; an empty one, if there were none.
     :param now: in seconds since 1970.
     """
-    ahead = snapshot.clock_ahead or 0.0
+    ahead, seen = snapshot.clock_ahead or 0.0, seen.unless_broken(now)
     look = _Look(in_our_time(snapshot, ahead) if abs(ahead) > limits.clock else snapshot, seen, limits, now)
     found = list(look.findings())
     if is_mwaa(snapshot.url):
@@ -214,6 +214,7 @@ _OF_POOLS = (
     Why.POOL_OVERCOMMITTED,
     Why.POOL_FULL,
 )
+_VITAL = ("health", "dags", "runs")
 _FEW = 2  # DAGs that may vanish in any case
 _SURE_SECONDS = 60.0  # for which a run is not among the unfinished ones, before it counts as ended
 
@@ -236,7 +237,8 @@ class _Look:
     def __post_init__(self) -> None:
         look = self.snapshot
         self.dags: dict[str, Dag] = {dag.dag_id: dag for dag in look.dags or ()}
-        ours = [run for run in look.runs or () if not run.backfill]  # a backfill has a limit of its own
+        # On 3.x, a backfill has a limit of its own; on 2.11, its runs count for `max_active_runs`.
+        ours = [run for run in look.runs or () if not (look.on_3 and run.backfill)]
         self.unfinished: dict[str, int] = dict(Counter(run.dag_id for run in ours))
         self.running: dict[str, int] = dict(Counter(run.dag_id for run in ours if run.state == "running"))
         if look.database is False:  # then Airflow knows no heartbeat
@@ -244,6 +246,23 @@ class _Look:
         self.partial = {gap.part for gap in look.gaps}
         self.owed = self._owed()
         self.lost = {kind for kind, _, _ in self._lost_components()}
+        self.back = 0.0 if look.silent else max(self._scheduler_back(), self._answers_again())
+
+    def _scheduler_back(self) -> float:
+        """Since when a scheduler is there again; 0: it was not gone. What is late gets its time once more."""
+        if _SCHEDULER in self.lost:
+            self.first("scheduler-gone")
+            return 0.0
+        known = {"scheduler-gone", "scheduler-back"} & self.seen.marks.keys()
+        return self.first("scheduler-back") if known and self.snapshot.overall is not None else 0.0
+
+    def _answers_again(self) -> float:
+        """Since when Airflow answers again, after it was silent for longer than a restart takes."""
+        last, looked = self.seen.last, self.seen.looked
+        if last is not None and looked is not None and looked - last > self.limits.heartbeat:
+            return self.first(f"answers-again/{last:.0f}")
+        before = [key for key in self.seen.marks if key.startswith("answers-again/")]
+        return self.first(max(before, key=lambda key: self.seen.marks[key])) if before else 0.0
 
     def findings(self) -> Iterator[Finding]:
         look = self.snapshot
@@ -334,11 +353,14 @@ class _Look:
                 if gap.denied
                 else "look again; if it stays, ask the API server's log"
             )
+            # Without these, nobody knows whether anything is scheduled.
+            since, vital = self.first(f"not-shown/{gap.part}"), gap.part in _VITAL and not gap.denied
+            long = self.now - since > self.limits.heartbeat
             yield Finding(
                 Kind.NOT_SHOWN,
                 gap.part,
-                Severity.UNKNOWN,
-                self.first(f"not-shown/{gap.part}"),
+                Severity.PAGE if vital and long else Severity.UNKNOWN,
+                since,
                 gap.reason,
                 cause,
                 step,
@@ -399,16 +421,26 @@ class _Look:
                 _TRIGGERER: "what is deferred waits for ever",
                 _PROCESSOR: "changes of DAG files are not seen",
             }[kind]
+            idle = kind == _TRIGGERER and self._nothing_deferred()  # some are started only when needed
             yield Finding(
                 Kind.HEARTBEAT_LOST,
                 title,
-                Severity.PAGE,
+                Severity.TICKET if idle else Severity.PAGE,
                 self.first(f"heartbeat-lost/{kind}") if heartbeat is None else heartbeat,
                 f"{evidence}: {effect}",
                 f"every {title} is down, stands still, or cannot reach the database",
                 f"restart it: {_COMMANDS[kind]}",
                 f"heartbeat-lost/{kind}",
             )
+
+    def _nothing_deferred(self) -> bool:
+        """Whether nothing is known to be deferred, and nothing hides it."""
+        look = self.snapshot
+        if look.deferred is None or look.pools is None or {"pools", "deferred task instances"} & self.partial:
+            return False
+        if any(leg.leg == TRIGGERER_LEG for leg in look.legs or ()):
+            return False
+        return not look.deferred and not any(pool.deferred for pool in look.pools)
 
     def _peers(self) -> Iterator[Finding]:
         """One of several is gone: there are fewer than there were in the last hours."""
@@ -480,6 +512,8 @@ class _Look:
             dag = self.dags.get(run.dag_id)
             if dag is None or run.backfill or run.state != "queued":
                 continue
+            if run.due is not None and run.due > self.now:
+                continue  # Airflow starts it then
             limit, since = self.limits.overdue_of(dag), self.first(f"queued/{run.dag_id}/{run.run_id}")
             if dag.needs.start_within is not None and run.automatic:
                 since = min(since, run.due or since)  # whatever keeps it: the DAG needs it
@@ -487,6 +521,7 @@ class _Look:
                 continue
             elif not self.seen.known:
                 since = run.queued or since
+            since = max(since, self.back)
             if self.now - since > limit:
                 late[run.dag_id].append((since, run))
         for dag_id, found in late.items():
@@ -515,8 +550,8 @@ class _Look:
         # A DAG that was unpaused just now, or catches up, is due since long ago; then it moves on.
         first = self.first(key)
         if dag.dag_id in self.owed:
-            return self.owed[dag.dag_id]
-        return max(dag.next_due, first) if self.seen.known else dag.next_due
+            return max(self.owed[dag.dag_id], self.back)
+        return max(dag.next_due, first, self.back) if self.seen.known else dag.next_due
 
     def _owed(self) -> dict[str, float]:
         """DAGs whose next run has moved on without a run that was created, and since when one is due.
@@ -555,7 +590,11 @@ class _Look:
         undecided = [
             (run, self.first(f"undecided/{run.dag_id}/{run.run_id}/{run.decided:.0f}"))
             for run in self.snapshot.runs or ()
-            if run.state == "running" and run.dag_id in self.dags and run.decided is not None
+            if run.state == "running"
+            and run.dag_id in self.dags
+            and run.decided is not None
+            # The scheduler of 2.11 leaves them to the command that has made them.
+            and (self.snapshot.on_3 or not run.backfill)
         ]
         if not overdue and not undecided:
             return None
@@ -567,7 +606,7 @@ class _Look:
         begins = [each.since or self.now for each in overdue]
         # A DAG that was just unpaused has runs that no scheduler has looked at for long.
         begins += [first if self.seen.known else run.decided or first for run, first in undecided]
-        since = max(filter(None, [self._last_sign(), min(begins)]))
+        since = max(filter(None, [self._last_sign(), min(begins), self.back]))
         if self.now - since <= self.limits.scheduling:
             return None
         return Finding(
@@ -623,16 +662,18 @@ class _Look:
         for each in self.snapshot.waiting or ():
             first = self.first(f"waiting/{each.key}")
             since = first if each.since is None else min(first, each.since)
-            if self.now - since > self.limits.waiting_of(each.dag_id, self.dags.get(each.dag_id)):
+            limit = self.limits.waiting_of(each.dag_id, self.dags.get(each.dag_id))
+            if self.now - since > limit:
                 why, subject = why_waiting(each, facts)
                 if not self._is_starting(each, why):
-                    yield Late(each, since, why, subject)
+                    yield Late(each, since, why, subject, limit)
 
     def _is_starting(self, each: Waiting, why: Why) -> bool:
         """Whether nothing keeps it any more, for a short time only: it is about to be queued, or to start."""
         if why not in (Why.UNKNOWN, Why.NOT_STARTED, Why.NO_WORKER):
             return False
-        since = self.first(f"starting/{each.state}/{each.key}") if self.seen.known else each.queued
+        key = f"starting/{each.state}/{each.queued or 0.0:.0f}/{each.key}"
+        since = self.first(key) if self.seen.known else each.queued
         return since is not None and self.now - since <= self.limits.scheduling
 
     def _frozen(self, known: set[str]) -> Iterator[Finding]:
@@ -792,18 +833,19 @@ class _Look:
             for leg in every:
                 if leg.leg == TRIGGERER_LEG and _TRIGGERER in self.lost:
                     continue
-                since = self._without_success(leg)
+                since = self._without_success(leg, canary)
                 if self.now - since > canary.late_after(self.limits.canary) and not _explained(leg, known):
                     late.append((since, leg))
             if late:
                 yield self._late_legs(dag_id, late, every)
 
-    def _without_success(self, leg: Leg) -> float:
+    def _without_success(self, leg: Leg, canary: Canary) -> float:
         """Since when a leg has not succeeded, although it was expected to."""
         # Marked while it is expected only: after a scheduler was gone, it has its time once more.
-        first = self.first(f"leg/{leg.dag_id}/{leg.leg}")
+        # Where its interval was changed, the old one says nothing.
+        first = self.first(f"leg/{canary.every:.0f}/{leg.dag_id}/{leg.leg}")
         if self.seen.known:
-            return max(first, leg.succeeded or first)
+            return max(first, leg.succeeded or first, self.back)
         return self.now if leg.tried is None else leg.tried
 
     def _late_legs(self, dag_id: str, late: Sequence[tuple[float, Leg]], every: Sequence[Leg]) -> Finding:
@@ -890,6 +932,18 @@ class _Look:
                 "their files are gone, or cannot be read",
                 "airflow dags list; then look at the folder of DAG files of the DAG processor",
                 "dags-vanished",
+            )
+        if look.stale and self.now - self.first("stale") > self.limits.heartbeat:
+            yield Finding(
+                Kind.DAGS_VANISHED,
+                "DAGs that are needed",
+                Severity.PAGE,
+                self.first("stale"),
+                f"the files of DAGs with a need_by, or of a canary, are not read any more: "
+                f"{some(sorted(look.stale))}",
+                "their files are gone, or cannot be imported",
+                "airflow dags list-import-errors; if they were removed on purpose, delete the DAGs in the UI",
+                "dags-vanished/needed",
             )
         for problem in look.import_errors or ():
             yield Finding(
@@ -984,7 +1038,8 @@ def _why_no_work(leg: Leg, *, celery: bool) -> tuple[str, str]:
 
 def _explained(leg: Leg, known: set[str]) -> bool:
     """Whether a finding about what waits is the cause of a late leg, too."""
-    keys = {f"{Kind.WAITING.value}/{why.value}/{leg.pool}" for why in _OF_POOLS}
+    full = [why for why in _OF_POOLS if why is not Why.POOL_TOO_SMALL]  # which keeps nobody else
+    keys = {f"{Kind.WAITING.value}/{why.value}/{leg.pool}" for why in full}
     keys.add(f"{Kind.WAITING.value}/{Why.NO_WORKER.value}/{leg.queue}")
     if leg.leg == TRIGGERER_LEG:
         keys |= {"no-triggerer", "unattended"}

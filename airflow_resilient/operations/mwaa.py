@@ -26,7 +26,7 @@ _API = re.compile(r"/api/v[12](?=/)")
 _UTC = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+)\+00:00")
 _PLAIN_IN_A_PATH = frozenset("!$&'()*+,;=:@")  # RFC 3986, section 3.3: these mean the same escaped and not
 _MAX_CONNECT_SECONDS = 10.0
-_UNAUTHORIZED, _NOT_FOUND, _BAD_REQUEST, _SERVER_ERROR = 401, 404, 400, 500
+_UNAUTHORIZED, _NOT_FOUND, _SERVER_ERROR = 401, 404, 500
 _FORM = "write mwaa://NAME or mwaa://NAME?region=eu-west-1, NAME that of the environment"
 _OWN_HOST = re.compile(
     r"airflow(-fips)?\..+"
@@ -295,6 +295,8 @@ def answer_to(error: Exception, environment: Environment, path: str = "") -> Ans
     from ..aws.errors import EXPIRED, error_code, is_denied, is_transient, redacted_text
 
     code, text = error_code(error), " ".join(redacted_text(error).split())
+    if "header value" in text:  # and it contains the header: credentials with a line break in them
+        raise refused(f"{environment} cannot be asked: a line break is in the credentials of AWS") from None
     if isinstance(error, exceptions.ClientError):
         if code in _OF_AIRFLOW:
             return _answer(error.response, _OF_AIRFLOW[code])
@@ -325,7 +327,7 @@ def _is_boto(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in ("botocore", "boto3") or hasattr(error, "response")
 
 
-_OF_AIRFLOW = {"RestApiClientException": _BAD_REQUEST, "RestApiServerException": _SERVER_ERROR}
+_OF_AIRFLOW = {"RestApiClientException": 0, "RestApiServerException": _SERVER_ERROR}
 """Errors that contain one of Airflow's: what it is where AWS does not say so."""
 
 

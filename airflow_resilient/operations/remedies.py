@@ -20,6 +20,8 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from ..core.needs import WAIT_AT_MOST
+from .mwaa import is_mwaa, step_there
 from .report import counted, moment, span
 from .why_waiting import (
     Late,
@@ -28,8 +30,8 @@ from .why_waiting import (
     Why,
     clear_request,
     explain,
+    is_lost,
     mark_request,
-    others_first,
     run_path,
 )
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from .snapshot import Waiting
 
 HOUR = 3600.0
+MARGIN = 120.0
+"""See `is_lost`; seconds."""
 MAX_NOTE = 1000
 """Characters of a note. Source: ``PatchTaskInstanceBody`` (3.x), ``SetTaskInstanceNoteFormSchema`` (2.11)."""
 _MIN_NOTE = 60  # what remains of ours must still say something
@@ -151,6 +155,7 @@ class Situation:
 
     :param late: what has waited too long.
     :param scheduled: a scheduler is known to be alive, and is not known to stand still.
+    :param queues_have_workers: see `is_lost`.
     :param unknown: why the causes are not certain; empty: they are.
     :param runs: of ghosts, by DAG and run, as far as they were read.
     """
@@ -159,6 +164,7 @@ class Situation:
     facts: WaitingFacts
     now: float
     scheduled: bool = True
+    queues_have_workers: bool = False
     unknown: tuple[str, ...] = ()
     runs: Mapping[tuple[str, str], EndedRun] = field(default_factory=dict)
 
@@ -215,21 +221,21 @@ def _start(each: Late, situation: Situation, past: Acted) -> Action:
     again = _again(each, situation, past)
     if again is not None:
         return again
-    wait = others_first(each.waiting, situation.facts)
-    if wait is not False:
-        reason = (
-            "nothing that was queued later runs, so its queue may just be long: clearing it would put it at "
-            "the end"
-            if wait
-            else "whether its queue is just long is not known"
-        )
+    waiting, facts = each.waiting, situation.facts
+    dag = (facts.dags or {}).get(waiting.dag_id)
+    if dag is not None and any(tag.startswith(f"{WAIT_AT_MOST}=") for tag in dag.needs.wrong):
+        return _tell(each, situation, "how long it may wait is not known: a tag of its DAG cannot be read")
+    lost, reason = is_lost(waiting, facts, after=MARGIN, queues_have_workers=situation.queues_have_workers)
+    if not lost:
         return _tell(each, situation, reason)
+    if waiting.queued is None or situation.now - waiting.queued < each.limit:
+        return _tell(each, situation, f"it was queued less than {span(each.limit)} ago")
     return Action(
         Do.CLEAR,
         each.waiting,
         each.why,
         each.since,
-        "it has its slot, and the executor does not start it, although nothing of its queue is ahead of it",
+        f"it has its slot, and the executor does not start it: {reason}",
         request=clear_request(each.waiting, on_3=situation.facts.on_3),
         subject=each.subject,
     )
@@ -276,7 +282,7 @@ def how_to_free(run: EndedRun) -> tuple[Do, str]:
 
 def _again(each: Late, situation: Situation, past: Acted) -> Action | None:
     """What is left to a person of a task instance that was acted on before; ``None``: it was not."""
-    before = past.of(each.waiting)
+    before = past.of(each.waiting) or past.of_run(each.waiting, Do.FAIL_RUN.value)
     if not before:
         return None
     last = before[-1]
@@ -292,6 +298,8 @@ def _again(each: Late, situation: Situation, past: Acted) -> Action | None:
 def _tell(each: Late, situation: Situation, reason: str = "") -> Action:
     """What is left to a person: the cause and the next step of `why_waiting.explain`."""
     cause, step = explain(each.why, each.subject, each.waiting, situation.facts)
+    if is_mwaa(situation.facts.url):
+        step = step_there(step, situation.facts.url)
     return Action(Do.TELL, each.waiting, each.why, each.since, reason or cause, step, subject=each.subject)
 
 

@@ -146,6 +146,7 @@ class Waiting:
     :param started: when it has started, for one that has ended.
     :param ended: when it has ended.
     :param triggerer: id of the job of its triggerer, for one that is deferred; ``None``: it has none.
+    :param executor: that it names; empty: the default one.
     """
 
     dag_id: str
@@ -162,6 +163,7 @@ class Waiting:
     triggerer: int | None = None
     started: float | None = None
     ended: float | None = None
+    executor: str = ""
 
     @property
     def key(self) -> str:
@@ -264,6 +266,7 @@ class Snapshot:
     :param runs: every unfinished run.
     :param dags: every DAG that is neither paused nor deleted.
     :param paused: of the DAGs that were asked for because they are missing, those that are paused.
+    :param stale: of the DAGs that are needed and missing, those that nobody has paused or deleted.
     :param needed: the automatic runs of DAGs with a *need by*, which were due in the last days.
     :param started: runs that have started lately, as far as they were asked for.
     :param legs: of all canaries that are not paused.
@@ -290,6 +293,7 @@ class Snapshot:
     runs: tuple[Run, ...] | None = None
     dags: tuple[Dag, ...] | None = None
     paused: frozenset[str] = frozenset()
+    stale: frozenset[str] = frozenset()
     import_errors: tuple[ImportProblem, ...] | None = None
     requeues: tuple[Requeue, ...] | None = None
     needed: tuple[Run, ...] | None = None
@@ -372,23 +376,27 @@ def _read(
     :raises AirflowApiError: the login is refused.
     """
     part = reader.part
+    # First what tells whether anything is scheduled: a slow Airflow may leave no time for the rest.
+    health = part("health", reader.health)
+    dags = part("dags", reader.dags)
     runs = part("runs", reader.runs)
     waiting = part("task instances", lambda: reader.instances([("state", "scheduled"), _QUEUED]))
     running = part("running task instances", lambda: reader.instances([("state", "running")]))
     old = iso(began - deferred_for)
     query = [("state", "deferred"), ("updated_at_lte", old)]
     deferred = part("deferred task instances", lambda: reader.instances(query))
-    dags = part("dags", reader.dags)
     if dags is not None and runs is not None:
         dags = part("details of DAGs", partial(reader.with_end, dags, runs)) or dags
     missing = set(seen.active) - {dag.dag_id for dag in dags or ()}
-    health = part("health", reader.health)
+    stale = {dag for dag in seen.vital if dag not in {each.dag_id for each in dags or ()}}
+    waits = [run for run in runs or () if run.state == "running" and run.decided is not None]
     late = [dag for dag in dags or () if dag.next_due is not None and began - dag.next_due > _LATE_SECONDS]
     passed = seen.passed(dags or (), began)
     return {
         "runs": runs,
         "started": (
-            (late or passed) and part("runs that have started", partial(reader.started, passed, began))
+            (late or passed or any(began - (run.decided or 0.0) > _LATE_SECONDS for run in waits))
+            and part("runs that have started", partial(reader.started, passed, began))
         )
         or (),
         "waiting": waiting,
@@ -396,6 +404,8 @@ def _read(
         "deferred": deferred,
         "dags": dags,
         "paused": (dags and missing and part("paused DAGs", lambda: reader.paused(missing))) or frozenset(),
+        "stale": (dags is not None and stale and part("DAGs that are needed", lambda: reader.stale(stale)))
+        or frozenset(),
         "database": None if health is None else health[0],
         "overall": None if health is None else health[1],
         "peers": part("jobs", reader.jobs) if reader.v2 else None,
@@ -419,7 +429,7 @@ def _read_ended(reader: _Reader, since: float) -> dict[str, Any]:
     }
 
 
-_UNAUTHORIZED, _DENIED = 401, 403
+_UNAUTHORIZED, _DENIED, _NOT_FOUND = 401, 403, 404
 _QUEUED = ("state", "queued")
 _SLOTS = ("occupied", "queued", "running", "scheduled", "deferred")
 _KINDS = {
@@ -549,7 +559,13 @@ class _Reader:
         current = {run.dag_id for run in runs}
         left, found = MAX_DETAILS, []
         for dag in dags:
-            if dag.scheduled and dag.next_due is None and dag.dag_id not in current and left:
+            if (
+                dag.scheduled
+                and dag.next_due is None
+                and dag.dag_id not in current
+                and left
+                and self._now() <= self._until
+            ):
                 left -= 1
                 details = self.api.read(f"/dags/{quote(dag.dag_id, safe='')}/details")
                 dag = replace(dag, end=seconds(details["end_date"]) or 0.0)  # noqa: PLW2901
@@ -560,6 +576,21 @@ class _Reader:
         """Which of these DAGs are paused."""
         rows = self._pages("/dags", "dags", [("paused", "true")])
         return frozenset(str(row["dag_id"]) for row in rows) & frozenset(missing)
+
+    def stale(self, missing: Collection[str]) -> frozenset[str]:
+        """Which of these DAGs exist, are not paused, and are not read from a file any more."""
+        found = set()
+        for dag_id in sorted(missing)[:MAX_DETAILS]:
+            try:
+                row = self.api.read(f"/dags/{quote(dag_id, safe='')}")
+            except AirflowApiError as error:
+                if error.status != _NOT_FOUND:  # it was deleted
+                    raise
+                continue
+            gone = bool(row["is_stale"]) if self.v2 else not row["is_active"]
+            if gone and not row["is_paused"]:
+                found.add(dag_id)
+        return frozenset(found)
 
     def health(self) -> tuple[bool, tuple[Component, ...]]:
         found = self.api.read("/monitor/health" if self.v2 else "/health")
@@ -635,6 +666,8 @@ class _Reader:
             rows += answer["dag_runs"]
             if not answer["dag_runs"] or len(rows) >= answer["total_entries"]:
                 return rows
+            if self._now() > self._until:
+                break
         self.gaps.append(Gap(self._part, f"there are more than {len(rows)}"))
         return rows
 
@@ -773,6 +806,7 @@ def _waiting(row: Mapping[str, Any]) -> Waiting:
         trigger.get("triggerer_id"),
         seconds(row["start_date"]) if ended is not None else None,
         ended,
+        str(row.get("executor") or ""),
     )
 
 

@@ -117,7 +117,11 @@ class HttpTransport:
 
         client = self._open()
         try:
-            response = client.request(method, f"{self.url}{path}", params=list(query), json=body)
+            response = client.request(method, f"{self.url}{path}", params=list(query) or None, json=body)
+        except httpx.LocalProtocolError:
+            raise AirflowApiError(  # its text contains the header
+                f"the request for {self.url} cannot be sent: is a line break in the token?"
+            ) from None
         except httpx.TransportError as error:
             raise NoAnswer(error_text(error)) from None
         except httpx.InvalidURL as error:

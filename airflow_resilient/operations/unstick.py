@@ -70,12 +70,14 @@ class Result:
 
     :param detail: what Airflow says.
     :param without_note: why the task instance has no note of it.
+    :param sent: it was sent to Airflow.
     """
 
     action: Action
     outcome: Outcome = Outcome.PLANNED
     detail: str = ""
     without_note: str = ""
+    sent: bool = False
 
     @property
     def over(self) -> bool:
@@ -141,8 +143,11 @@ class Journal:
             acted.save(self.path, self.past)
 
 
-def situation_of(examined: Examined) -> Situation:
-    """What a plan is made for, without the runs of ghosts."""
+def situation_of(examined: Examined, *, queues_have_workers: bool = False) -> Situation:
+    """What a plan is made for, without the runs of ghosts.
+
+    :param queues_have_workers: see `is_lost`.
+    """
     about = examined.diagnosis
     blind = (Kind.API_SILENT, Kind.LOGIN_REFUSED, Kind.DATABASE_UNHEALTHY, Kind.MEMORY_LOST)
     unknown = [
@@ -150,7 +155,14 @@ def situation_of(examined: Examined) -> Situation:
         for each in examined.findings
         if each.kind in blind or (each.kind is Kind.NOT_SHOWN and each.subject in NEEDED)
     ]
-    return Situation(about.late, about.facts, time.time(), about.scheduled, tuple(unknown))
+    return Situation(
+        about.late,
+        about.facts,
+        time.time(),
+        about.scheduled,
+        queues_have_workers=queues_have_workers,
+        unknown=tuple(unknown),
+    )
 
 
 def read_run(api: AirflowApi, ghost: Waiting) -> EndedRun:
@@ -198,7 +210,7 @@ def carry_out(
     """
     results: list[Result] = []
     for each in actions:
-        stopped = any(result.unknown for result in results)
+        stopped = any(result.unknown and result.sent for result in results)
         if stopped or not each.changes:
             reason = "what is before it is not known" if stopped and each.changes else ""
             results.append(Result(replace(each, do=Do.LATER, reason=reason) if reason else each))
@@ -226,7 +238,8 @@ def _do(
         api.write(action.request.method, action.request.path, action.request.body)
     except UnclearError as error:
         journal.settle(acted.UNCLEAR)
-        return Result(action, Outcome.UNKNOWN, f"Airflow may have done it; it is not sent again: {error}")
+        detail = f"Airflow may have done it; it is not sent again: {error}"
+        return Result(action, Outcome.UNKNOWN, detail, sent=True)
     except AirflowApiError as error:
         journal.settle(acted.REFUSED)
         return Result(action, Outcome.REFUSED, str(error))
@@ -246,7 +259,9 @@ def _look_again(api: AirflowApi, action: Action, waiting: Waiting) -> Result | N
 
     :raises AirflowApiError: it cannot be read.
     """
-    current = api.current(_instance_of(waiting))
+    if action.run is None and (more := _clears_more(api, action, waiting)) is not None:
+        return more
+    current = api.current(_instance_of(waiting))  # last, because it may start at any moment
     if current is None:
         return Result(action, Outcome.CHANGED, "it does not exist any more")
     if (changed := _changed(waiting, current)) is not None:
@@ -257,8 +272,7 @@ def _look_again(api: AirflowApi, action: Action, waiting: Waiting) -> Result | N
             return Result(
                 action, Outcome.CHANGED, f"its run, or what is in it, has changed: it is {run.state}"
             )
-        return None
-    return _clears_more(api, action, waiting)
+    return None
 
 
 def _changed(waiting: Waiting, current: Instance) -> str | None:
@@ -317,6 +331,7 @@ def unstick(
     memory: Path | None,
     *,
     apply: bool,
+    queues_have_workers: bool = False,
 ) -> list[Result]:
     """Plan, and with `apply` act.
 
@@ -331,7 +346,7 @@ def unstick(
             f"{problem}: it says what was done already, so nothing is done. Look at the task instances that "
             "wait, then remove the file"
         ) from None
-    situation = situation_of(made)
+    situation = situation_of(made, queues_have_workers=queues_have_workers)
     if not situation.unknown and situation.scheduled:
         wanted = [each.waiting for each in ghosts(situation, bounds).values()]
         runs, problems = read_runs(api, wanted, bounds.at_most)
@@ -427,6 +442,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="changes in an hour (default 30)",
     )
     parser.add_argument(
+        "--queues-have-workers",
+        action="store_true",
+        help="living workers listen on every queue, as with LocalExecutor: what is queued where nothing runs "
+        "was lost. Without it, only what something that was queued later has passed by was",
+    )
+    parser.add_argument(
         "--dag",
         action="append",
         default=[],
@@ -458,7 +479,14 @@ def _run(options: argparse.Namespace) -> tuple[str, ExitCode]:
             contextlib.closing(api_of(options, timeout=ANSWER_SECONDS, attempts=ATTEMPTS))
         )
         made = stack.enter_context(examined(api, limits_of(options), options.memory, progress=progress_on()))
-        results = unstick(api, made, bounds, options.memory, apply=options.apply)
+        results = unstick(
+            api,
+            made,
+            bounds,
+            options.memory,
+            apply=options.apply,
+            queues_have_workers=options.queues_have_workers,
+        )
         requests = api.requests
     code = exit_code_of(results)
     snapshot = made.snapshot

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .mwaa import command, is_mwaa
-from .report import counted, some
+from .report import counted, some, span
 
 if TYPE_CHECKING:
     from .snapshot import Dag, Pool, Waiting
@@ -82,12 +82,14 @@ class Late:
 
     :param since: in seconds since 1970, by our clock.
     :param subject: what the cause is about: a pool, a DAG, a queue.
+    :param limit: for how many seconds it may wait.
     """
 
     waiting: Waiting
     since: float
     why: Why
     subject: str
+    limit: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -199,16 +201,35 @@ _CLEARS = "Airflow then clears failed tasks downstream of it, and their run goes
 """Source: ``set_task_instance_state`` in ``airflow/models/dag.py`` (2.11) and of ``SerializedDAG`` (3.3)."""
 
 
-def others_first(each: Waiting, facts: WaitingFacts) -> bool | None:
-    """Whether what was queued earlier than this task instance, and runs, may still keep it from starting.
+def is_lost(
+    each: Waiting, facts: WaitingFacts, *, after: float, queues_have_workers: bool
+) -> tuple[bool, str]:
+    """Whether the executor has lost a queued task instance; and why, or why that is not proved.
 
-    Not if nothing of its queue runs, or something that was queued later has started already: then the
-    executor has lost it, or left it out. ``None``: it is not known.
+    :param after: by so many seconds another one must have been queued later, and run already: several
+        schedulers, and a broker, do not keep the order to the second.
+    :param queues_have_workers: somebody says that living workers listen on every queue.
     """
+    if is_mwaa(facts.url):
+        return False, "the queue of Amazon MWAA keeps no order, so its queue may just be long"
     if facts.running is None or each.queued is None:
-        return None
-    running = [other for other in facts.running if other.queue == each.queue]
-    return bool(running) and not any((other.queued or 0.0) > each.queued for other in running)
+        return False, "whether its queue is just long is not known"
+    place = (each.queue, each.executor)
+    running = [other for other in facts.running if (other.queue, other.executor) == place]
+    later = max(((other.queued or 0.0) - each.queued for other in running), default=0.0)
+    if later > after:
+        return True, f"something of its queue that was queued {span(later)} later runs already"
+    if running:
+        return False, (
+            "nothing that was queued much later runs, so its queue may just be long: clearing it would put "
+            "it at the end"
+        )
+    if queues_have_workers:
+        return True, "nothing of its queue runs, although workers listen on it"
+    return False, (
+        "nothing of its queue runs: perhaps no worker listens on it; where workers listen on every queue, "
+        "say so with --queues-have-workers"
+    )
 
 
 def _busy(queue: str, facts: WaitingFacts) -> str:

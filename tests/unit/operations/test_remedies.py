@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_resilient.core.needs import read_needs
 from airflow_resilient.operations.acted import DONE, INTENDED, REFUSED, UNCLEAR, Act, Acted, key_of
 from airflow_resilient.operations.remedies import (
     MAX_NOTE,
@@ -46,9 +47,10 @@ def late(waiting=STUCK, why=Why.NOT_STARTED, subject="default", since=NOW - HOUR
     return Late(waiting, since, why, subject)
 
 
-def situation(*found, facts=FACTS, run=None, **more):
+def situation(*found, facts=FACTS, run=None, queues_have_workers=True, **more):
     runs = {("old", "run-9"): run} if run is not None else {}
-    return Situation(found, facts, NOW, runs=more.pop("runs", runs), **more)
+    more = {"runs": runs, "queues_have_workers": queues_have_workers, **more}
+    return Situation(found, facts, NOW, **more)
 
 
 def before(*outcomes, waiting=STUCK, try_number=1, when=NOW - 600):
@@ -98,6 +100,52 @@ ROWS = [
         NOTHING,
         [("tell", LOAD, 1)],
         id="when-it-was-queued-is-not-known",
+    ),
+    pytest.param(
+        situation(late(), queues_have_workers=False),
+        NOTHING,
+        [("tell", LOAD, 1)],
+        id="perhaps-no-worker-listens-on-its-queue",
+    ),
+    pytest.param(
+        situation(late(), facts=replace(FACTS, running=(RUNS,)), queues_have_workers=False),
+        NOTHING,
+        [("clear", LOAD, 1)],
+        id="what-was-queued-much-later-proves-that-workers-listen",
+    ),
+    pytest.param(
+        situation(late(), facts=replace(FACTS, running=(replace(RUNS, queued=STUCK.queued + 60),))),
+        NOTHING,
+        [("tell", LOAD, 1)],
+        id="what-was-queued-a-little-later-proves-nothing",
+    ),
+    pytest.param(
+        situation(
+            late(), facts=replace(FACTS, running=(replace(RUNS, executor="Kube"),)), queues_have_workers=False
+        ),
+        NOTHING,
+        [("tell", LOAD, 1)],
+        id="another-executor-proves-nothing",
+    ),
+    pytest.param(
+        situation(late(), facts=replace(FACTS, url="mwaa://prod", running=(RUNS,))),
+        NOTHING,
+        [("tell", LOAD, 1)],
+        id="the-queue-of-amazon-mwaa-keeps-no-order",
+    ),
+    pytest.param(
+        situation(replace(late(replace(STUCK, queued=NOW - 200)), limit=900.0)),
+        NOTHING,
+        [("tell", LOAD, 1)],
+        id="it-has-waited-for-long-and-was-queued-just-now",
+    ),
+    pytest.param(
+        situation(
+            late(), facts=replace(FACTS, dags={"etl": Dag("etl", needs=read_needs(["wait_at_most=soon"]))})
+        ),
+        NOTHING,
+        [("tell", LOAD, 1)],
+        id="nobody-knows-how-long-it-may-wait",
     ),
     # --- never twice
     pytest.param(situation(late()), before(DONE), [("tell", LOAD, 1)], id="it-was-cleared"),
@@ -355,7 +403,7 @@ def test_a_note_says_what_was_done_when_and_why():
     (action,) = plan(situation(late()), NOTHING, Bounds())
     assert note_of(action, NOW) == (
         "airflow-resilient unstick, 2026-11-02 12:30:00Z: cleared it (try 1, waiting for 1 h): it has its "
-        "slot, and the executor does not start it, although nothing of its queue is ahead of it"
+        "slot, and the executor does not start it: nothing of its queue runs, although workers listen on it"
     )
 
 
@@ -373,3 +421,18 @@ def test_a_note_says_what_was_done_when_and_why():
 def test_what_a_person_has_noted_stays_whole(note, done, wanted):
     assert noted(note, done) == wanted
     assert wanted is None or len(wanted) <= MAX_NOTE
+
+
+def test_a_run_that_may_have_been_marked_is_not_marked_again_for_another_ghost():
+    other = replace(GHOST, task_id="other")
+    facts = replace(WITH_GHOST, ended=frozenset({GHOST.key, other.key}), waiting=(GHOST, other, WAITS))
+    marked = Acted("http://airflow", (Act(key_of(GHOST), 1, Do.FAIL_RUN.value, NOW - 300, UNCLEAR),))
+    given = situation(late(other, Why.RUN_ENDED, "small"), facts=facts, run=EndedRun("failed", failed=1))
+    assert [each.do for each in plan(given, marked, Bounds())] == [Do.TELL]
+    assert [each.do for each in plan(given, NOTHING, Bounds())] == [Do.FAIL_RUN]
+
+
+def test_a_next_step_for_amazon_mwaa_can_be_run_there():
+    missing = late(replace(WAITS, pool="nope"), Why.POOL_MISSING, "nope")
+    (told,) = plan(situation(missing, facts=replace(FACTS, url="mwaa://prod")), NOTHING, Bounds())
+    assert told.next_step.startswith("aws mwaa invoke-rest-api")

@@ -219,7 +219,8 @@ def unstick(airflow, memory, capsys):
     """Run the command: exit code, and what it prints."""
 
     def unstick(*arguments):
-        code = main(["unstick", "--airflow-url", airflow.url, "--memory", str(memory), *arguments])
+        options = ["--airflow-url", airflow.url, "--memory", str(memory), "--queues-have-workers"]
+        code = main(["unstick", *options, *arguments])
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 
@@ -267,7 +268,7 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(unstick, airflow, m
 
 def test_a_dry_run_needs_no_memory(airflow, capsys):
     stuck(airflow)
-    assert main(["unstick", "--airflow-url", airflow.url]) == 1
+    assert main(["unstick", "--queues-have-workers", "--airflow-url", airflow.url]) == 1
     assert "WOULD BE CLEARED" in capsys.readouterr().out
 
 
@@ -483,7 +484,7 @@ def test_what_has_changed_since_the_look_is_left_alone(unstick, airflow, changed
     stuck(airflow)
     airflow.answers["GET", "/taskInstances/load"] = lambda body: airflow.instances[0].update(changed)
     code, printed = unstick("--apply")
-    assert (code, airflow.changes) == (0, []), printed
+    assert (code, airflow.sent) == (0, []), printed
     assert "LEFT ALONE: etl / run-1 / load" in printed
     assert words in printed
 
@@ -492,7 +493,7 @@ def test_what_is_gone_is_left_alone(unstick, airflow):
     stuck(airflow)
     airflow.answers["GET", "/taskInstances/load"] = (404, {**NOT_FOUND, "detail": "it was not found"})
     code, printed = unstick("--apply")
-    assert (code, airflow.changes) == (0, []), printed
+    assert (code, airflow.sent) == (0, []), printed
     assert "it does not exist any more" in printed
 
 
@@ -593,7 +594,15 @@ def test_a_note_that_is_refused_is_said_and_the_action_counts(unstick, airflow, 
 @pytest.mark.parametrize("done", [True, False], ids=["after-airflow-did-it", "before-airflow-did-it"])
 def test_a_process_that_is_killed_while_it_acts_acts_no_second_time(unstick, airflow, memory, done):
     stuck(airflow)
-    arguments = ["unstick", "--apply", "--airflow-url", airflow.url, "--memory", str(memory)]
+    arguments = [
+        "unstick",
+        "--queues-have-workers",
+        "--apply",
+        "--airflow-url",
+        airflow.url,
+        "--memory",
+        str(memory),
+    ]
     process = []
     started = threading.Event()
 
@@ -626,7 +635,8 @@ def test_neither_airflow_nor_a_service_is_imported(airflow, memory):
     stuck(airflow)
     script = (
         "import sys\nfrom airflow_resilient.cli import main\n"
-        f"main(['unstick', '--apply', '--memory', {str(memory)!r}, '--airflow-url', {airflow.url!r}])\n"
+        "options = ['unstick', '--queues-have-workers', '--apply']\n"
+        f"main([*options, '--memory', {str(memory)!r}, '--airflow-url', {airflow.url!r}])\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'airflow', 'boto3', 'docker', 'moto'}))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
