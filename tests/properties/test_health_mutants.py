@@ -88,22 +88,22 @@ MUTANTS = {
     ),
     "a run is overdue since it was due": (
         "health",
-        "return max(dag.next_due, first) if self.seen.known else dag.next_due",
+        "return max(dag.next_due, first, self.back) if self.seen.known else dag.next_due",
         "return dag.next_due",
     ),
     "a first look knows nothing of a run that is due": (
         "health",
-        "return max(dag.next_due, first) if self.seen.known else dag.next_due",
+        "return max(dag.next_due, first, self.back) if self.seen.known else dag.next_due",
         "return max(dag.next_due, first)",
     ),
     "a run of a paused DAG is meant to go on": (
         "health",
-        'if run.state == "running" and run.dag_id in self.dags and run.decided is not None',
-        'if run.state == "running" and run.decided is not None',
+        "            and run.dag_id in self.dags\n            and run.decided is not None",
+        "            and run.decided is not None",
     ),
     "nothing is a sign of scheduling": (
         "health",
-        "since = max(filter(None, [self._last_sign(), min(begins)]))",
+        "since = max(filter(None, [self._last_sign(), min(begins), self.back]))",
         "since = min(begins)",
     ),
     "what a DAG that was just unpaused has is stuck": (
@@ -113,8 +113,71 @@ MUTANTS = {
     ),
     "a backfill counts for max_active_runs": (
         "health",
-        "[run for run in look.runs or () if not run.backfill]",
-        "list(look.runs or ())",
+        "if not (look.on_3 and run.backfill)]",
+        "]",
+    ),
+    "on 2.11, a backfill does not count for max_active_runs": (
+        "health",
+        "if not (look.on_3 and run.backfill)]",
+        "if not run.backfill]",
+    ),
+    "on 2.11, the scheduler looks at backfills": (
+        "health",
+        "and (self.snapshot.on_3 or not run.backfill)",
+        "",
+    ),
+    "a run that is meant for later is late": (
+        "health",
+        "if run.due is not None and run.due > self.now:",
+        "if False:",
+    ),
+    "a scheduler that is back has been there all the time": (
+        "health",
+        'known = {"scheduler-gone", "scheduler-back"} & self.seen.marks.keys()',
+        "known = False",
+    ),
+    "an Airflow that answers again has done so all the time": (
+        "health",
+        "looked - last > self.limits.heartbeat:",
+        "False:",
+    ),
+    "it has its time once more in one look only": (
+        "health",
+        'before = [key for key in self.seen.marks if key.startswith("answers-again/")]',
+        "before = []",
+    ),
+    "what is vital and hidden is never a page": ("health", "Severity.PAGE if vital and long else", ""),
+    "what is hidden is a page, whatever it is": (
+        "health",
+        "gap.part in _VITAL and not gap.denied",
+        "True",
+    ),
+    "a triggerer that nobody needs is a page": ("health", "Severity.TICKET if idle else", ""),
+    "a triggerer that is needed is a ticket": (
+        "health",
+        "return not look.deferred and not any(pool.deferred for pool in look.pools)",
+        "return True",
+    ),
+    "a needed DAG that vanishes is missed": ("health", "if look.stale and", "if False and"),
+    "a long break is none": (
+        "first_seen",
+        "now - self.looked > MAX_BREAK_SECONDS\n        return replace",
+        "False\n        return replace",
+    ),
+    "another interval is the same canary": (
+        "health",
+        'f"leg/{canary.every:.0f}/{leg.dag_id}/{leg.leg}"',
+        'f"leg/{leg.dag_id}/{leg.leg}"',
+    ),
+    "a task that is queued again is about to start no more": (
+        "health",
+        'f"starting/{each.state}/{each.queued or 0.0:.0f}/{each.key}"',
+        'f"starting/{each.state}/{each.key}"',
+    ),
+    "a pool that is too small for one keeps all": (
+        "health",
+        "full = [why for why in _OF_POOLS if why is not Why.POOL_TOO_SMALL]",
+        "full = _OF_POOLS",
     ),
     "queued runs are not late": ("health", "[*self._overdue(), *self._not_started()]", "[*self._overdue()]"),
     "max_active_runs is no reason to be queued": (
@@ -234,7 +297,7 @@ MUTANTS = {
     "a late leg is never explained": ("health", " and not _explained(leg, known)", ""),
     "what waits for a pool does not explain a leg": (
         "health",
-        '    keys = {f"{Kind.WAITING.value}/{why.value}/{leg.pool}" for why in _OF_POOLS}',
+        '    keys = {f"{Kind.WAITING.value}/{why.value}/{leg.pool}" for why in full}',
         "    keys = set()",
     ),
     "a queue without workers does not explain a leg": (
@@ -249,12 +312,12 @@ MUTANTS = {
     ),
     "a canary is late at once": (
         "health",
-        "return max(first, leg.succeeded or first)",
+        "return max(first, leg.succeeded or first, self.back)",
         "return leg.succeeded or first",
     ),
     "a leg counts since it was seen first": (
         "health",
-        "return max(first, leg.succeeded or first)",
+        "return max(first, leg.succeeded or first, self.back)",
         "return first",
     ),
     "a first look takes any old success for late": (

@@ -22,8 +22,22 @@ MUTANTS = {
         "if not before:\n        return None",
         "if True:\n        return None",
     ),
-    "a long queue is no reason": ("remedies", "if wait is not False:", "if wait is None:"),
-    "a queue of which nothing is known is short": ("remedies", "if wait is not False:", "if wait:"),
+    "what may not be lost is cleared": ("remedies", "if not lost:", "if False:"),
+    "what was queued just now is cleared": (
+        "remedies",
+        "if waiting.queued is None or situation.now - waiting.queued < each.limit:",
+        "if False:",
+    ),
+    "a tag that cannot be read says nothing": (
+        "remedies",
+        "if dag is not None and any(",
+        "if False and any(",
+    ),
+    "what was done to a run is forgotten": (
+        "remedies",
+        "or past.of_run(each.waiting, Do.FAIL_RUN.value)",
+        "",
+    ),
     "a run that goes on has ghosts": (
         "remedies",
         "if run is not None and run.state not in (None, *ENDED_RUN):",
@@ -94,16 +108,23 @@ MUTANTS = {
     "what still waits is forgotten": ("acted", "act.key in waiting or ", ""),
     "nothing is forgotten": ("acted", "or now - act.when < KEEP_SECONDS", "or True"),
     "all map indexes are one": ("acted", ", waiting.map_index])", "])"),
-    "another queue keeps it waiting": ("why_waiting", "other.queue == each.queue]", "True]"),
-    "whatever runs keeps it waiting": (
+    "another queue proves something": ("why_waiting", "if (other.queue, other.executor) == place]", "]"),
+    "another executor proves something": (
         "why_waiting",
-        "return bool(running) and not any((other.queued or 0.0) > each.queued for other in running)",
-        "return bool(running)",
+        "if (other.queue, other.executor) == place]",
+        "if other.queue == place[0]]",
     ),
-    "nothing keeps it waiting": (
+    "the order is kept to the second": ("why_waiting", "    if later > after:", "    if later > 0:"),
+    "a long queue is lost": (
         "why_waiting",
-        "return bool(running) and not any((other.queued or 0.0) > each.queued for other in running)",
-        "return False",
+        "    if running:\n        return False",
+        "    if False:\n        return False",
+    ),
+    "workers listen everywhere": ("why_waiting", "    if queues_have_workers:", "    if True:"),
+    "Amazon MWAA keeps the order": (
+        "why_waiting",
+        "    if is_mwaa(facts.url):\n        return False",
+        "    if False:\n        return False",
     ),
     "all map indexes are cleared": (
         "why_waiting",

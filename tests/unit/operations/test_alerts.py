@@ -79,7 +79,15 @@ SITUATIONS = [
                 severity="page",
                 subject="etl",
             ),
-            fires(alert_name(kind), 12),
+            fires(
+                alert_name(kind),
+                12,
+                f"{SUMMARIES[kind]}: etl",
+                kind=kind.value,
+                severity="page",
+                subject="etl",
+            ),  # a scrape that fails is no end
+            fires(alert_name(kind), 18),
             *(fires(alert_name(other), 1) for other in Kind if other is not kind),
         ],
         id=kind.value,
@@ -149,6 +157,14 @@ SITUATIONS += [
             },
         ],
         id="an-exporter-that-is-absent-is-a-page",
+    ),
+    pytest.param(
+        [series(UP, "1x10 stale"), {**series(UP, "1x60"), "series": f'{UP}{{job="j",instance="other"}}'}],
+        [
+            fires("AirflowWatchGone", 10),
+            fires("AirflowWatchGone", 17, "airflow-resilient export is not scraped", severity="page"),
+        ],
+        id="so-is-one-of-two",
     ),
     pytest.param(
         [series(UP, "0x60"), series(LOOKED, "0x60")],

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from http.client import HTTPException
 
 import pytest
 from cryptography import x509
@@ -105,7 +107,7 @@ class Clock:
 def exporter(airflow):
     clock = Clock()
     with closing(AirflowApi(airflow.url, attempts=1)) as api:
-        made = Exporter(api, Limits(clock=1e12), now=clock)
+        made = Exporter(api, Limits(clock=1e12), now=clock, steady=clock)
         made.clock = clock
         yield made
 
@@ -402,6 +404,7 @@ def test_neither_airflow_nor_a_service_is_imported(exporter):
         (["--listen", "9112"], "is no address; write HOST:PORT, such as 127.0.0.1:9112"),
         (["--listen", "x:99999"], "is no address"),
         (["--every", "1s"], "is too often: look every 5 s at most"),
+        (["--every", "15m"], "is too seldom: look every 120 s at least"),
         (["--print", "nothing"], "invalid choice"),
     ],
 )
@@ -438,3 +441,32 @@ def test_a_token_that_is_too_short_is_refused_and_not_shown(capsys, airflow, mon
 def test_a_file_is_printed(capsys):
     assert main(["export", "--print", "grafana-dashboard.json"]) == 0
     assert json.loads(capsys.readouterr().out)["uid"] == "airflow-resilient"
+
+
+def test_a_clock_that_is_set_back_stops_no_look(airflow):
+    with closing(AirflowApi(airflow.url, attempts=1)) as api:
+        exporter = Exporter(api, Limits(clock=1e12), now=iter([NOW, NOW - 3600, *[NOW - 3600] * 99]).__next__)
+        exporter.look()
+        assert exporter.is_alive
+        assert exporter.began + exporter.every - exporter.steady() <= exporter.every
+
+
+def test_a_first_look_begins_the_memory_so_that_a_catch_up_at_a_restart_is_not_late(exporter):
+    exporter.look()
+    assert exporter.last.seen.known
+    assert exporter.last.seen.last == NOW
+
+
+def test_more_clients_than_it_has_slots_for_are_turned_away_and_others_are_served_after_them(exporter):
+    exporter.look()
+    with served(exporter) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with ExitStack() as stack:
+            for _ in range(40):
+                stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            with pytest.raises((OSError, HTTPException)):
+                get(f"{url}/metrics")
+        while True:  # until the server has noticed that they are gone
+            with suppress(OSError, HTTPException):
+                assert get(f"{url}/metrics")[0] == 200
+                break

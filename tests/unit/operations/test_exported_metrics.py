@@ -8,7 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_resilient.operations.exported_metrics import MAX_SERIES, METRICS, OTHER, Exported
+from airflow_resilient.operations.exported_metrics import (
+    MAX_PER_KIND,
+    MAX_SERIES,
+    METRICS,
+    OTHER,
+    Exported,
+)
 from airflow_resilient.operations.first_seen import FirstSeen
 from airflow_resilient.operations.health import Finding, Kind, Severity
 from airflow_resilient.operations.recent import Recent, Times
@@ -73,9 +79,9 @@ EXPECTED = {
     "requests_total": {(): 120},
     "airflow_info": {("3.3.2",): 1.0},
     "finding_since_timestamp_seconds": {
-        ("waiting", "page", "p"): NOW - 60,
-        ("need-by-missed", "page", "etl"): NOW - 60,
-        ("run-overdue", "page", "etl"): NOW,
+        ("waiting", "page", "p", "pool-full"): NOW - 60,
+        ("need-by-missed", "page", "etl", ""): NOW - 60,
+        ("run-overdue", "page", "etl", ""): NOW,
     },
     "heartbeat_timestamp_seconds": {("scheduler", "one"): NOW - 3, ("scheduler", "two"): NOW - 9},
     "run_created_timestamp_seconds": {(): NOW - 5},
@@ -160,12 +166,35 @@ def test_labels_are_bounded_and_the_rest_is_one_value(count):
     assert found.get((OTHER,)) == (None if count <= MAX_SERIES else count - MAX_SERIES - 1)
 
 
-def test_of_moments_the_earliest_ones_are_shown():
-    many = [finding(Kind.IMPORT_ERROR, f"{number}.py", since=NOW - number) for number in range(500)]
-    found = values("finding_since_timestamp_seconds", replace(FOUND, findings=tuple(many)))
+def test_many_findings_of_one_kind_hide_none_of_another():
+    many = [
+        finding(Kind.IMPORT_ERROR, f"{number}.py", severity=Severity.TICKET, since=NOW - 9000 - number)
+        for number in range(500)
+    ]
+    page = finding(Kind.HEARTBEAT_LOST, "scheduler", since=NOW - 1)
+    found = values("finding_since_timestamp_seconds", replace(FOUND, findings=(*many, page)))
+    assert len(found) == MAX_PER_KIND + 2
+    assert found["heartbeat-lost", "page", "scheduler", ""] == NOW - 1
+    assert found["import-error", "ticket", "499.py", ""] == NOW - 9499
+    assert found["import-error", "ticket", OTHER, ""] == NOW - 9000 - (499 - MAX_PER_KIND)
+
+
+def test_two_findings_with_the_same_labels_are_one_value_the_earlier_one():
+    twice = (finding(Kind.NEED_BY_MISSED, since=NOW - 60), finding(Kind.NEED_BY_MISSED, since=NOW - 900))
+    exported = replace(FOUND, findings=twice)
+    labels = ("need-by-missed", "page", "etl", "")
+    assert BY_NAME["finding_since_timestamp_seconds"].bounded(exported) == [(labels, NOW - 900)]
+    assert BY_NAME["need_by_missed"].bounded(exported) == [(("etl",), 1.0)]
+
+
+def test_of_many_heartbeats_the_latest_ones_are_shown():
+    peers = tuple(Component("scheduler", NOW - number, f"host-{number}", number) for number in range(200))
+    same = Component("scheduler", NOW - 900, "host-0", 999)
+    found = values(
+        "heartbeat_timestamp_seconds", replace(FOUND, snapshot=replace(LOOK, peers=(same, *peers)))
+    )
+    assert found["scheduler", "host-0"] == NOW
     assert len(found) == MAX_SERIES + 1
-    assert found["import-error", "page", "499.py"] == NOW - 499
-    assert found[OTHER, OTHER, OTHER] == NOW - 449
 
 
 def test_the_pools_with_the_fewest_open_slots_are_shown():

@@ -1078,7 +1078,7 @@ def test_a_canary_that_airflow_was_silent_about_has_its_time_once_more():
         _, seen = diagnose(silent, seen, Limits(), NOW + 60 * minute)
     for minute in range(20, 23):
         now = NOW + 60 * minute
-        late = with_canary(*LEGS, success=NOW - 60, tried=None, taken=now, runs=(), peers=None)
+        late = with_canary(*LEGS, success=NOW - 900, tried=None, taken=now, runs=(), peers=None)
         alive = tuple(replace(each, heartbeat=now - 3) for each in OVERALL)
         dag = replace(CANARY, next_due=now + 60, parsed=now - 5)
         findings, seen = diagnose(replace(late, overall=alive, dags=(dag,)), seen, Limits(), now)
