@@ -75,7 +75,7 @@ class Stuck:
         """Run ``unstick`` dry until it would do this. Without a memory, Airflow's own times count."""
         began = time.monotonic()
         while time.monotonic() - began < HANG:
-            ran = self.command("unstick")
+            ran = self.command("unstick", "--queues-have-workers")
             if words in ran.out:
                 return ran
             time.sleep(0.5)
@@ -83,7 +83,7 @@ class Stuck:
 
     def free(self, words: str, memory: str) -> dict[str, Ran]:
         """What ``check`` finds, then what is printed by ``unstick``: dry, when it acts, and after that."""
-        kept = ("unstick", "--apply", "--memory", str(self.folder / memory))
+        kept = ("unstick", "--queues-have-workers", "--apply", "--memory", str(self.folder / memory))
         found = {"dry": self.until_found(words), "check": self.command("check")}
         return {**found, "applied": self.command(*kept), "again": self.command(*kept)}
 

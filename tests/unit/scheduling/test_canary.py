@@ -101,7 +101,8 @@ def test_the_watch_knows_the_legs_by_the_tags(every):
     found = read_needs(dag.tags)
     assert (found.canary, found.wrong) == (Canary(5400.0, ("queue-a", "queue-b")), ())
     assert found.canary.late_after(0.0) == 2.5 * 5400
-    assert found.canary.late_after(60.0) == 60
+    assert found.canary.late_after(60.0) == 1.5 * 5400, "a healthy one is not late"
+    assert found.canary.late_after(9e4) == 9e4
 
 
 @pytest.mark.parametrize(
