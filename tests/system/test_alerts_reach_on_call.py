@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,7 @@ class Watch:
     exporter: int
     on_call: OnCall
     home: Path
+    running: Any = None
     process: Any = None
 
     def start(self) -> None:
@@ -98,13 +100,22 @@ class Watch:
         command = [sys.executable, "-m", "airflow_resilient", "export", "--airflow-url", self.airflow.url]
         command += ["--listen", f"127.0.0.1:{self.exporter}", "--every", "5s", "--limit", "heartbeat=15s"]
         log = self.home / "exporter.log"
-        self.process = contextlib.ExitStack()
-        os.environ.setdefault("PYTHONUNBUFFERED", "1")
-        self.process.enter_context(servers.server(command, log, lambda: servers.answers(self.exporter)))
+        self.running = contextlib.ExitStack()
+        self.process = self.running.enter_context(servers.server(command, log, self.has_looked))
+
+    def has_looked(self) -> bool:
+        """Whether the exporter has something to tell."""
+        with contextlib.suppress(OSError):
+            url = f"http://127.0.0.1:{self.exporter}/metrics"
+            with urllib.request.urlopen(url, timeout=HANG) as answer:
+                return b"\nairflow_resilient_up 1.0\n" in answer.read()
+        return False
 
     def stop(self) -> None:
-        """Stop the exporter."""
-        self.process.close()
+        """Stop the exporter, as systemd does. (SIGINT is ignored where tests run in the background.)"""
+        self.process.terminate()
+        self.process.wait(HANG)
+        self.running.close()
 
     def browse(self, *options: str) -> str:
         """What Chromium makes of the page."""
@@ -166,7 +177,7 @@ def watch(make_airflow, tmp_path_factory) -> Iterator[Watch]:
         stack.enter_context(
             servers.server(command, home / "alertmanager.log", lambda: servers.answers(alertmanager))
         )
-        configured("airflow-resilient.rules.yml", home, **{r"for: \d+m": "for: 5s"})
+        configured("airflow-resilient.rules.yml", home, **{r"for: \d+m": "for: 10s"})
         ports = {"127.0.0.1:9093": f"127.0.0.1:{alertmanager}", "127.0.0.1:9112": f"127.0.0.1:{exporter}"}
         config = configured("prometheus.yml", home, **ports, **{"interval: 30s": "interval: 1s"})
         command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={home / 'tsdb'}"]

@@ -31,7 +31,7 @@ from airflow_resilient.testing.aws.wire import AwsError, reply_with_error
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parents[1] / "docs" / "recipes"
-PAGES = sorted(page for page in RECIPES.glob("*.md") if page.stem != "index")
+PAGES = sorted(page for page in RECIPES.glob("*.md") if page.with_suffix(".py").exists())
 OTHERS = [path.read_text() for path in HERE.rglob("test_*.py") if path.name != Path(__file__).name]
 ELSEWHERE = {page.stem for page in PAGES if any(f"{page.stem}.py" in test for test in OTHERS)}
 NAMESPACE = "recipes"
