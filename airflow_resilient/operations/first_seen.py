@@ -216,6 +216,8 @@ DEPENDS: Mapping[str, set[str]] = {
     "database": {"health"},
     "scheduler-gone": {"health"},
     "scheduler-back": {"health"},
+    "scheduler-stood": {"health", "runs"},
+    "scheduler-moves": {"health", "runs"},
     "stale": _DAGS | {"DAGs that are needed"},
     "dags-vanished": _DAGS | {"paused DAGs"},
     "need-unreadable": _DAGS,

@@ -246,7 +246,8 @@ class _Look:
         self.partial = {gap.part for gap in look.gaps}
         self.owed = self._owed()
         self.lost = {kind for kind, _, _ in self._lost_components()}
-        self.back = 0.0 if look.silent else max(self._scheduler_back(), self._answers_again())
+        backs = () if look.silent else (self._scheduler_back(), self._moves_again(), self._answers_again())
+        self.back = max(backs, default=0.0)
 
     def _scheduler_back(self) -> float:
         """Since when a scheduler is there again; 0: it was not gone. What is late gets its time once more."""
@@ -255,6 +256,15 @@ class _Look:
             return 0.0
         known = {"scheduler-gone", "scheduler-back"} & self.seen.marks.keys()
         return self.first("scheduler-back") if known and self.snapshot.overall is not None else 0.0
+
+    def _moves_again(self) -> float:
+        """Since when a scheduler that stood still does something again; 0: it did not stand still."""
+        stood = self.seen.marks.get("scheduler-stood")
+        if stood is not None and (self._last_sign() or 0.0) <= stood:
+            self.first("scheduler-stood")
+            return 0.0
+        known = {"scheduler-stood", "scheduler-moves"} & self.seen.marks.keys()
+        return self.first("scheduler-moves") if known else 0.0
 
     def _answers_again(self) -> float:
         """Since when Airflow answers again, after it was silent for longer than a restart takes."""
@@ -609,6 +619,7 @@ class _Look:
         since = max(filter(None, [self._last_sign(), min(begins), self.back]))
         if self.now - since <= self.limits.scheduling:
             return None
+        self.first("scheduler-stood")
         return Finding(
             Kind.NOT_SCHEDULING,
             "scheduler",

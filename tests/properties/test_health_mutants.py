@@ -136,6 +136,16 @@ MUTANTS = {
         'known = {"scheduler-gone", "scheduler-back"} & self.seen.marks.keys()',
         "known = False",
     ),
+    "a scheduler that moves again has done so all the time": (
+        "health",
+        'known = {"scheduler-stood", "scheduler-moves"} & self.seen.marks.keys()',
+        "known = False",
+    ),
+    "a scheduler that stands still moves in the next look": (
+        "health",
+        "if stood is not None and (self._last_sign() or 0.0) <= stood:",
+        "if False:",
+    ),
     "an Airflow that answers again has done so all the time": (
         "health",
         "looked - last > self.limits.heartbeat:",

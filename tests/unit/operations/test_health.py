@@ -1140,3 +1140,11 @@ def test_after_a_long_break_airflow_s_own_times_count():
     seen = remembered(last=NOW - 900, looked=NOW - 900)
     late = look(dags=(replace(HOURLY, next_due=NOW - HOUR),), runs=(replace(RUN, decided=NOW - 2),))
     assert [each.kind.value for each in found(late, seen)] == ["run-overdue"]
+
+
+def test_what_is_late_when_a_scheduler_moves_again_has_its_time_once_more():
+    """It makes one run after the other: the first one that it makes is a sign, and others are still due."""
+    others = [started(minute, "other") for minute in range(4, 9)]
+    found = in_turn(each_minute(8, started=others))
+    still = [[("not-scheduling", "scheduler")]] * 2
+    assert found == [[], [], *still, [], [], [], [("run-overdue", "often")]]
