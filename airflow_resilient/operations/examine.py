@@ -77,7 +77,7 @@ def examined(
             try:
                 stack.enter_context(first_seen.locked(memory))
                 loaded = first_seen.load(memory, api.url)
-                seen = loaded if loaded.known else seen
+                seen = loaded if loaded.looked is not None else seen
             except MemoryOfAnother as problem:
                 problems.append(str(problem))
                 memory = None  # the other Airflow's watch needs it

@@ -192,6 +192,17 @@ def test_a_login_that_expires_is_no_airflow_without_permissions(server, capsys):
     assert "not-shown" not in printed
 
 
+def test_an_airflow_that_is_silent_since_the_watch_has_begun_is_a_page_after_a_while(server, tmp_path, capsys):
+    """No look has had an answer yet, and still the looks before count."""
+    memory = tmp_path / "memory"
+    began = time.time() - 600.0
+    save(memory, FirstSeen(server.url, last=None, looked=time.time() - 30.0, marks={"api-silent": began}))
+    server.broken["/version"] = server.broken["/api/v1/version"] = 503
+    assert main(["check", "--airflow-url", server.url, "--memory", str(memory)]) == 2
+    assert "PAGE    api-silent" in capsys.readouterr().out
+    assert load(memory, server.url).marks == {"api-silent": began}
+
+
 def test_neither_airflow_nor_a_service_is_imported(server):
     script = (
         "import sys\nfrom airflow_resilient.cli import main\n"
