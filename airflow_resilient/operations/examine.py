@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from . import first_seen
 from .first_seen import FirstSeen, MemoryOfAnother, MemoryProblem
@@ -17,6 +17,9 @@ from .snapshot import Snapshot, look
 if TYPE_CHECKING:
     from .airflow_api import AirflowApi
     from .limits import Limits
+
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -34,31 +37,6 @@ class Examined:
     diagnosis: Diagnosis
 
 
-def examine(
-    api: AirflowApi,
-    limits: Limits,
-    memory: Path | None,
-    *,
-    seen: FirstSeen | None = None,
-    ended_since: float | None = None,
-    progress: Callable[[str], object] = str,
-    now: Callable[[], float] = time.time,
-) -> Examined:
-    """Take one look, and say what is wrong: with Airflow, or with the memory, which starts empty then.
-
-    :param memory: file with what earlier looks saw; it is replaced.
-    :param seen: what earlier looks saw, where there is no file, or nothing in it. Without either, Airflow's
-        own times count.
-    :param ended_since: see `snapshot.look`.
-    :param progress: called with what is read next.
-    :raises AirflowApiError: another look uses this memory now.
-    """
-    with examined(
-        api, limits, memory, seen=seen, ended_since=ended_since, progress=progress, now=now
-    ) as made:
-        return made
-
-
 @contextlib.contextmanager
 def examined(
     api: AirflowApi,
@@ -70,7 +48,17 @@ def examined(
     progress: Callable[[str], object] = str,
     now: Callable[[], float] = time.time,
 ) -> Iterator[Examined]:
-    """Do what `examine` does, and hold the memory meanwhile."""
+    """Take one look, and say what is wrong: with Airflow, or with the memory, which starts empty then.
+
+    The memory is held until the block ends.
+
+    :param memory: file with what earlier looks saw; it is replaced.
+    :param seen: what earlier looks saw, where there is no file, or nothing in it. Without either, Airflow's
+        own times count.
+    :param ended_since: see `snapshot.look`.
+    :param progress: called with what is read next.
+    :raises AirflowApiError: another look uses this memory now.
+    """
     seen, problems = seen or FirstSeen(), []
     with contextlib.ExitStack() as stack:
         if memory is not None:
@@ -100,3 +88,17 @@ def examined(
                 problems.append(str(problem))
         lost = (memory_lost(problem, snapshot.taken) for problem in problems[:1])
         yield Examined(snapshot, (*found.findings, *lost), found.seen, found)
+
+
+def _at_once(make: Callable[P, contextlib.AbstractContextManager[Examined]]) -> Callable[P, Examined]:
+    """A function that returns what the block of a context manager would get."""
+
+    def examine(*args: P.args, **kwargs: P.kwargs) -> Examined:
+        with make(*args, **kwargs) as made:
+            return made
+
+    return examine
+
+
+examine = _at_once(examined)
+"""As `examined`, for those who do nothing while they hold the memory."""
