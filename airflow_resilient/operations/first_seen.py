@@ -306,8 +306,18 @@ def replace_file(path: Path, found: Any) -> None:
             except BaseException:
                 os.unlink(file.name)  # noqa: PTH108
                 raise
+        _sync(path.parent)
     except OSError as error:
         raise MemoryProblem(f"{path} cannot be written ({error})") from None
+
+
+def _sync(folder: Path) -> None:
+    """Bring the names of the files in a folder to the disk: a power cut may undo a replacement, else."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _read(found: Any) -> FirstSeen:
