@@ -932,7 +932,8 @@ class _Look:
             )
         gone = self.seen.vanished(look, self.now)
         many = len(gone) > max(_FEW, self.limits.vanished * self.seen.dag_count)
-        since = self.first("dags-vanished") if many and "dags" not in self.partial else self.now
+        hidden = {"dags", "paused DAGs"} & self.partial
+        since = self.first("dags-vanished") if many and not hidden else self.now
         if self.now - since > self.limits.heartbeat:  # a deploy may replace the folder
             yield Finding(
                 Kind.DAGS_VANISHED,

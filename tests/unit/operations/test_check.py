@@ -192,7 +192,9 @@ def test_a_login_that_expires_is_no_airflow_without_permissions(server, capsys):
     assert "not-shown" not in printed
 
 
-def test_an_airflow_that_is_silent_since_the_watch_has_begun_is_a_page_after_a_while(server, tmp_path, capsys):
+def test_an_airflow_that_is_silent_since_the_watch_has_begun_is_a_page_after_a_while(
+    server, tmp_path, capsys
+):
     """No look has had an answer yet, and still the looks before count."""
     memory = tmp_path / "memory"
     began = time.time() - 600.0

@@ -1148,3 +1148,11 @@ def test_what_is_late_when_a_scheduler_moves_again_has_its_time_once_more():
     found = in_turn(each_minute(8, started=others))
     still = [[("not-scheduling", "scheduler")]] * 2
     assert found == [[], [], *still, [], [], [], [("run-overdue", "often")]]
+
+
+def test_dags_have_not_vanished_where_the_paused_ones_could_not_be_read():
+    """All of them may have been paused."""
+    gone = look(gaps=(Gap("paused DAGs", "500"),))
+    seen = remembered("dags-vanished", active=dict.fromkeys("abcd", NOW - 600))
+    assert [each.kind.value for each in found(gone, seen)] == ["not-shown"]
+    assert "dags-vanished" in [each.kind.value for each in found(WELL, seen)]
