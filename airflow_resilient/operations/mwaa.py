@@ -295,12 +295,12 @@ def answer_to(error: Exception, environment: Environment, path: str = "") -> Ans
     from ..aws.errors import EXPIRED, error_code, is_denied, is_transient, redacted_text
 
     code, text = error_code(error), " ".join(redacted_text(error).split())
-    if "header value" in text:  # and it contains the header: credentials with a line break in them
-        raise refused(f"{environment} cannot be asked: a line break is in the credentials of AWS") from None
     if isinstance(error, exceptions.ClientError):
         if code in _OF_AIRFLOW:
             return _answer(error.response, _OF_AIRFLOW[code])
         text = f"{code}: {error.response['Error'].get('Message')}"
+    elif "header value" in text:  # and it contains the header: credentials with a line break in them
+        raise refused(f"{environment} cannot be asked: a line break is in the credentials of AWS") from None
     login = (
         exceptions.NoCredentialsError,
         exceptions.PartialCredentialsError,

@@ -760,3 +760,13 @@ def test_a_login_in_the_connection_of_an_environment_is_an_error(monkeypatch):
     with pytest.raises(AirflowApiError, match="leave out user") as caught:
         api_of_connection("this_airflow")
     assert "hunter2" not in str(caught.value)
+
+
+def test_credentials_with_a_line_break_are_not_shown(mwaa, monkeypatch):
+    """As from a file; the text of the error contains the whole header."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "s3ss10n-t0ken\n")
+    made = examine(api(attempts=1), Limits(), None, now=lambda: NOW)
+    (finding,) = made.findings
+    assert finding.kind.value == "login-refused"
+    assert "a line break is in the credentials of AWS" in finding.evidence
+    assert "s3ss10n" not in json.dumps(finding.row())
