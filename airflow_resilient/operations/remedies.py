@@ -195,7 +195,8 @@ def plan(situation: Situation, past: Acted, bounds: Bounds) -> list[Action]:
         return [Action(Do.UNKNOWN, None, None, None, reason, "airflow-resilient check says more")]
     if not situation.scheduled:
         reason = "nothing is done: no scheduler is known to be alive and to schedule, so nothing would start"
-        return [Action(Do.TELL, None, None, None, reason, "restart the scheduler first: airflow scheduler")]
+        step = _where_it_is("restart the scheduler first: airflow scheduler", situation.facts)
+        return [Action(Do.TELL, None, None, None, reason, step)]
     chosen = [each for each in _oldest_first(situation.late) if bounds.cover(each.waiting, each.why)]
     freed = ghosts(situation, bounds)
     pools = {each.waiting.pool for each in freed.values()}
@@ -298,9 +299,13 @@ def _again(each: Late, situation: Situation, past: Acted) -> Action | None:
 def _tell(each: Late, situation: Situation, reason: str = "") -> Action:
     """What is left to a person: the cause and the next step of `why_waiting.explain`."""
     cause, step = explain(each.why, each.subject, each.waiting, situation.facts)
-    if is_mwaa(situation.facts.url):
-        step = step_there(step, situation.facts.url)
+    step = _where_it_is(step, situation.facts)
     return Action(Do.TELL, each.waiting, each.why, each.since, reason or cause, step, subject=each.subject)
+
+
+def _where_it_is(step: str, facts: WaitingFacts) -> str:
+    """A next step, as it can be done for this Airflow."""
+    return step_there(step, facts.url) if is_mwaa(facts.url) else step
 
 
 def _bounded(actions: Iterable[Action], past: Acted, bounds: Bounds, now: float) -> Iterator[Action]:

@@ -436,3 +436,9 @@ def test_a_next_step_for_amazon_mwaa_can_be_run_there():
     missing = late(replace(WAITS, pool="nope"), Why.POOL_MISSING, "nope")
     (told,) = plan(situation(missing, facts=replace(FACTS, url="mwaa://prod")), NOTHING, Bounds())
     assert told.next_step.startswith("aws mwaa invoke-rest-api")
+
+
+def test_where_nothing_is_scheduled_the_step_for_amazon_mwaa_can_be_done_there():
+    facts = replace(FACTS, url="mwaa://prod")
+    (told,) = plan(situation(late(), facts=facts, scheduled=False), NOTHING, Bounds())
+    assert "aws mwaa get-environment" in told.next_step
