@@ -1,5 +1,9 @@
 """What the tests of the command line share."""
 
+import ast
+import subprocess
+import sys
+
 import pytest
 
 
@@ -21,3 +25,18 @@ def configured(monkeypatch):
         monkeypatch.setenv("AIRFLOW__AIRFLOW_RESILIENT__NAMESPACE", namespace)
 
     return configured
+
+
+@pytest.fixture
+def imported_by():
+    """Run a script in a process of its own: which modules it has loaded of those that cost much."""
+
+    def imported_by(script):
+        heavy = {"airflow", "boto3", "docker", "httpx", "moto"}
+        shown = f"\nimport sys\nprint(sorted({{name.split('.')[0] for name in sys.modules}} & {heavy}))\n"
+        done = subprocess.run(
+            [sys.executable, "-c", script + shown], capture_output=True, text=True, check=True
+        )
+        return set(ast.literal_eval(done.stdout.splitlines()[-1]))
+
+    return imported_by
